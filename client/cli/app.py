@@ -29,6 +29,10 @@ HomeOption = Annotated[
         help="The site's own folder; by default $WARDROUND_SITE or ~/.wardround/site.",
     ),
 ]
+FederationOption = Annotated[
+    str | None,
+    typer.Option("--federation", metavar="NAME", help="Which one, where this home serves several."),
+]
 DataOption = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Folder with the DICOM files; only read.")
 ]
@@ -76,6 +80,11 @@ def _chosen(home: Path | None) -> Home:
     return chosen
 
 
+def _one(home: Path | None, federation: str | None) -> Home:
+    """Return the home as the federation that is meant sees it."""
+    return _chosen(home).one(federation)
+
+
 @app.command()
 def init(
     name: Annotated[str, typer.Argument(help="This site's name, e.g. st-marys.")],
@@ -93,7 +102,7 @@ def init(
 
 
 @app.command()
-def join(
+def join(  # noqa: PLR0913 - one parameter an option
     invite: Annotated[str, typer.Argument(help="The invitation's line, or a file that holds it.")],
     data: DataOption = None,
     labels: LabelsOption = None,
@@ -102,6 +111,14 @@ def join(
         typer.Option(metavar="CONFIG.yaml", help="Approve this configuration beforehand."),
     ] = None,
     home: HomeOption = None,
+    federation: Annotated[
+        str | None,
+        typer.Option(
+            "--federation",
+            metavar="NAME",
+            help="Join one more, called so here; runs of all spend from one budget.",
+        ),
+    ] = None,
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until we are accepted.")] = False,
     new_key: Annotated[
@@ -117,12 +134,14 @@ def join(
     options = command.JoinOptions(
         invite=invite, data=data, labels=labels, approve=approve, wait=wait, new_key=new_key
     )
-    command.join_coordinator(_chosen(home), options)
+    chosen = _chosen(home)
+    command.join_coordinator(chosen if federation is None else chosen.of(federation), options)
 
 
 @app.command()
 def leave(
     home: HomeOption = None,
+    federation: FederationOption = None,
     *,
     yes: YesOption = False,
     without_them: Annotated[
@@ -135,15 +154,15 @@ def leave(
     """
     from client.cli.membership import leave as command
 
-    command.leave_federation(_chosen(home), yes=yes, without_them=without_them)
+    command.leave_federation(_one(home, federation), yes=yes, without_them=without_them)
 
 
 @app.command("rotate-key")
-def rotate_key(home: HomeOption = None) -> None:
+def rotate_key(home: HomeOption = None, federation: FederationOption = None) -> None:
     """Give this site a new key; the coordinator accepts it by the old one's signature."""
     from client.cli.membership import rotate_key as command
 
-    command.rotate_key(_chosen(home))
+    command.rotate_key(_one(home, federation))
 
 
 @app.command()
@@ -152,6 +171,7 @@ def move(
         str, typer.Argument(metavar="LINE", help="As `wardround-coordinator move` printed it.")
     ],
     home: HomeOption = None,
+    federation: FederationOption = None,
 ) -> None:
     """Follow the coordinator to another address, by the notice that its authority signed.
 
@@ -159,7 +179,7 @@ def move(
     """
     from client.cli.membership import move as command
 
-    command.move(_chosen(home), notice)
+    command.move(_one(home, federation), notice)
 
 
 @app.command()
@@ -168,6 +188,7 @@ def doctor(
         Literal["site", "pacs"], typer.Argument(metavar="[pacs]", help="Check the PACS alone.")
     ] = "site",
     home: HomeOption = None,
+    federation: FederationOption = None,
     *,
     json: JsonOption = False,
 ) -> None:
@@ -177,7 +198,7 @@ def doctor(
     """
     from client.cli import doctor as command
 
-    raise typer.Exit(command.show_findings(_chosen(home), part, as_json=json))
+    raise typer.Exit(command.show_findings(_one(home, federation), part, as_json=json))
 
 
 # Here, so that --help lists them in the order in which a site needs them.
@@ -332,6 +353,7 @@ def runs(
         str | None, typer.Argument(metavar="[RUN]", help="Show this one in full.")
     ] = None,
     home: HomeOption = None,
+    federation: FederationOption = None,
 ) -> None:
     """List the runs that were proposed: approved, refused, or waiting for an answer.
 
@@ -339,29 +361,41 @@ def runs(
     """
     from client.cli import runs as command
 
-    command.show_runs(_chosen(home), run)
+    command.show_runs(_one(home, federation), run)
 
 
 @app.command()
-def approve(run: RunArgument, home: HomeOption = None, *, yes: YesOption = False) -> None:
+def approve(
+    run: RunArgument,
+    home: HomeOption = None,
+    federation: FederationOption = None,
+    *,
+    yes: YesOption = False,
+) -> None:
     """Show what a run does here and what changed, and allow exactly that.
 
     RUN is one that `wardround-site runs` lists; CONFIG.yaml answers before a run asks.
     """
     from client.cli import approve as command
 
-    command.decide(_chosen(home), run, "approved", yes=yes)
+    command.decide(_one(home, federation), run, "approved", yes=yes)
 
 
 @app.command()
-def refuse(run: RunArgument, home: HomeOption = None, *, yes: YesOption = False) -> None:
+def refuse(
+    run: RunArgument,
+    home: HomeOption = None,
+    federation: FederationOption = None,
+    *,
+    yes: YesOption = False,
+) -> None:
     """Refuse a run; the coordinator is told that, and no more.
 
     RUN is one that `wardround-site runs` lists; CONFIG.yaml answers before a run asks.
     """
     from client.cli import refuse as command
 
-    command.refuse(_chosen(home), run, yes=yes)
+    command.refuse(_one(home, federation), run, yes=yes)
 
 
 @app.command()
@@ -430,25 +464,30 @@ def check_records(
 def disclosures_by_default(
     context: typer.Context,
     home: HomeOption = None,
+    federation: FederationOption = None,
     *,
     every: AllOption = False,
     json: JsonOption = False,
 ) -> None:
     """Show what has left this site: one line for each message."""
     if context.invoked_subcommand is None:
-        list_disclosures(home, every=every, json=json)
+        list_disclosures(home, federation, every=every, json=json)
     else:
-        check_nothing_before(context, home, every, json)
+        check_nothing_before(context, home, federation, every, json)
 
 
 @disclosures.command("list")
 def list_disclosures(
-    home: HomeOption = None, *, every: AllOption = False, json: JsonOption = False
+    home: HomeOption = None,
+    federation: FederationOption = None,
+    *,
+    every: AllOption = False,
+    json: JsonOption = False,
 ) -> None:
     """List the messages that left: what, to whom, how much, and the privacy spent by then."""
     from client.cli import disclosures as command
 
-    command.show_disclosures(_chosen(home), everything=every, as_json=json)
+    command.show_disclosures(_one(home, federation), everything=every, as_json=json)
 
 
 @disclosures.command("verify")
@@ -460,6 +499,7 @@ def verify_disclosures(
         Path | None, typer.Option(metavar="FILE", help="Another copy of disclosures.jsonl.")
     ] = None,
     home: HomeOption = None,
+    federation: FederationOption = None,
 ) -> None:
     """Check that no line was changed, removed or put in; needs no network.
 
@@ -467,7 +507,7 @@ def verify_disclosures(
     """
     from client.cli import disclosures as command
 
-    command.verify_disclosures(_chosen(home), head, file)
+    command.verify_disclosures(_one(home, federation), head, file)
 
 
 BundleOption = Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle with the model.")]

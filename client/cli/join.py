@@ -8,9 +8,10 @@ from pathlib import Path
 from client.cli.init import make_folder, new_config, write
 from client.cli.records import note_change
 from client.governance.approvals import Approvals
-from client.site.home import Home
+from client.site.home import FIRST, Home
 from client.site.site_config import SiteConfig, load_site_config
 from client.site.terminal import as_text, say
+from client.transport.coordinator import load_coordinator
 from client.transport.joining import join, wait_until_accepted
 from client.transport.proxy import proxy_to
 from common.config.run_config import RunConfig, load_config
@@ -37,6 +38,7 @@ def join_coordinator(home: Home, options: JoinOptions) -> None:
     """Join, initialising the home first where that is still to be done."""
     text = invite_text(options.invite)
     invite = Invite.from_text(text)
+    _check_other(home, invite)
     approved = (
         None if options.approve is None else pinned(load_config(options.approve), at_site=True)
     )
@@ -52,7 +54,29 @@ def join_coordinator(home: Home, options: JoinOptions) -> None:
         say("Waiting until they have; Ctrl-C ends the waiting, not the joining.")
         wait_until_accepted(home)
         say(f"{as_text(reply.coordinator)} has accepted this site.")
-    say("Next: wardround-site start")
+    again = ", anew if it runs: it serves every federation of this home"
+    say(f"Next: wardround-site start{again if len(home.joined()) > 1 else ''}")
+
+
+def _check_other(home: Home, invite: Invite) -> None:
+    """Refuse to put one coordinator in the place of another, or to join one twice."""
+    for one in home.joined():
+        known = load_coordinator(one)
+        is_it = known.fingerprint == invite.ca_sha256
+        if is_it and one != home:
+            message = (
+                f"This home belongs to {known.name} already, as its federation {one.federation}. "
+                f"Type the command with --federation {one.federation} to join it anew."
+            )
+            raise ConfigurationError(message)
+        if not is_it and one == home:
+            message = (
+                f"This home belongs to {known.name} at {known.address}, and the invitation is of "
+                "another coordinator. To belong to both, with one budget for the patients: "
+                "wardround-site join INVITE --federation NAME. To leave the first: wardround-site "
+                "leave"
+            )
+            raise ConfigurationError(message)
 
 
 def invite_text(given: str) -> str:
@@ -80,7 +104,7 @@ def _wanted_config(home: Home, invite: Invite, options: JoinOptions) -> SiteConf
             raise ConfigurationError(message)
         return new_config(invite.site, options.data, options.labels)
     config = load_site_config(home.site_yaml)
-    if config.name != invite.site:
+    if config.name != invite.site and home.federation == FIRST:
         message = (
             f"The invitation is for the site {invite.site}, and {home.site_yaml} says name: "
             f"{config.name}. Write name: {invite.site} there, or give another home with --home."

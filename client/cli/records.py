@@ -14,7 +14,8 @@ def check(home: Home) -> None:
     """Say that the records are the newest, as far as this home knows; RecordsLost where not."""
     load_site_config(home.site_yaml)  # else there is no home, and none is made
     records = SiteRecords(home)
-    records.check()
+    for one in home.federations():
+        SiteRecords(one).check()
     stands = records.statement()
     say(f"{home.ledger}: {stands.ledger.charges} charges, the newest that this home knows of.")
     say(
@@ -30,15 +31,23 @@ def check(home: Home) -> None:
 
 def note_change(home: Home, what: str) -> None:
     """Note what was decided where an old copy of this home would be held against it."""
-    try:
-        SiteRecords(home).note_change()
-    except WardroundError as error:
-        say(f"{what} is in force. Beside it: {error}")
+    for one in home.federations():
+        try:
+            SiteRecords(one).note_change()
+        except WardroundError as error:
+            say(f"{what} is in force. Beside it: {error}")
 
 
 def declare(home: Home, epsilon: float | None, *, yes: bool) -> None:
     """Charge back what was lost and go on with that."""
     delta = load_site_config(home.site_yaml).policy.cohort_delta
+    for one in home.federations():
+        if len(home.federations()) > 1:
+            say(f"Federation {one.federation}:")
+        _declare_in(one, epsilon, delta, yes=yes)
+
+
+def _declare_in(home: Home, epsilon: float | None, delta: float, *, yes: bool) -> None:
     records = SiteRecords(home)
     try:
         records.check()

@@ -14,7 +14,8 @@ def resume(home: Home) -> None:
     """Let the site take requests again."""
     load_site_config(home.site_yaml)
     was = home.paused.exists()
-    decisions_log.note(home, resumed=True)  # first: what ends a pause is this line
+    for one in home.federations():
+        decisions_log.note(one, resumed=True)  # first: what ends a pause is this line
     home.paused.unlink(missing_ok=True)
     decisions_log.make_folder_durable(home)
     note_change(home, "That the site goes on")

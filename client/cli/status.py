@@ -49,7 +49,19 @@ def is_automatic(home: Home) -> bool:
 
 
 def show_status(home: Home, *, as_json: bool) -> ExitCode:
-    """Say what the site is doing and what to type next; UNREACHABLE when nothing runs."""
+    """Say what the site is doing and what to type next; UNREACHABLE when nothing runs.
+
+    Of several federations each is said, in JSON as a line each.
+    """
+    joined, code = home.joined() or (home,), ExitCode.DONE
+    for one in joined:
+        if len(joined) > 1 and not as_json:
+            say(f"Federation {one.federation}:")
+        code = _show(one, as_json=as_json, indent=2 if len(joined) == 1 else None)
+    return code
+
+
+def _show(home: Home, *, as_json: bool, indent: int | None) -> ExitCode:
     running = is_running(home)
     name, mistake = _name(home, running=running)
     facts = _facts(home) if running else {}
@@ -67,7 +79,9 @@ def show_status(home: Home, *, as_json: bool) -> ExitCode:
             "waiting_for_approval": waiting,
             "set_aside": aside,
         }
-        say(json.dumps(known, indent=2))
+        if indent is None:
+            known = {"federation": home.federation, **known}
+        say(json.dumps(known, indent=indent))
         return ExitCode.DONE if running else ExitCode.UNREACHABLE
     table([("site", name), *_coordinator(home), ("now", _now(home, facts, running=running))])
     if mistake:

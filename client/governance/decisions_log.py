@@ -46,7 +46,7 @@ class Decided:
 
     policy: str = ""  # SHA-256 of site.yaml's rules; empty: there was none that could be read
     paused: bool = False
-    approvals: Mapping[str, ApprovalsHead] = field(default_factory=dict)  # by file, in the home
+    approvals: Mapping[str, ApprovalsHead] = field(default_factory=dict)  # by file
 
 
 def head_of(path: Path) -> DecisionsHead:
@@ -67,7 +67,7 @@ def fault_of(home: Home) -> str | None:
     if last is None:
         return None
     for name, told in last.approvals.items():
-        path = home.folder / name
+        path = home.own / name
         if not _knows(path, told):
             found = _approvals_head(path)
             return (
@@ -141,7 +141,7 @@ def _approval_files(home: Home) -> tuple[Path, ...]:
 
 
 def _name(home: Home, path: Path) -> str:
-    return path.relative_to(home.folder).as_posix()
+    return path.relative_to(home.own).as_posix()
 
 
 def _approvals_head(path: Path) -> ApprovalsHead:

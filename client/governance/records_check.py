@@ -168,6 +168,18 @@ class SiteRecords:
                 withdrawals=stood,
                 unread=mark.withdrawals if stood is None else "",
             )
+        yield from self._of_others()
+
+    def _of_others(self) -> Iterator[Witness]:
+        """Yield what the home's other federations know of the ledger and withdrawals they share."""
+        for other in self.home.federations():
+            kept = None if other == self.home else read_kept(other.records)
+            if kept is not None and kept.statement is not None:
+                yield Witness(
+                    who=str(other.records.relative_to(self.home.folder)),
+                    ledger=kept.statement.ledger,
+                    withdrawals=kept.statement.withdrawals,
+                )
 
     def _heard(self, kept: KnownRecords, receipt: str) -> Statement | None:
         """Return the coordinator's statement; RecordsLost where this home cannot read it."""

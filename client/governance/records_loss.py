@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from client.governance import decisions_log
 from client.governance.disclosures import listed
 from client.governance.records_check import SiteRecords, Witness
-from client.governance.records_kept import KnownRecords, digest_of, sha256_of
+from client.governance.records_kept import KnownRecords, digest_of, read_kept, sha256_of
 from client.governance.records_statement import Statement, without
 from client.privacy.composition import binding
 from client.privacy.ledger import COHORT, Ledger
@@ -52,7 +52,7 @@ def declare_lost(records: SiteRecords, epsilon: float | None, delta: float) -> D
     ledger = Ledger(home.ledger)
     witnesses = list(records.witnesses(kept))
     missing = [w.ledger for w in witnesses if not ledger.knows(w.ledger)]
-    charged = lost_spending(home, kept.statement, ledger)
+    charged = lost_spending(home, _newest_statement(home), ledger)
     withdrawals = _declare_withdrawals(home, witnesses)
     undone, settled = _declare_decisions(records, witnesses)
     # Somebody else's statement is a question of its own: it must not raise the price of this.
@@ -126,6 +126,13 @@ def _declare_withdrawals(home: Home, witnesses: Sequence[Witness]) -> bool:
         with writing(home.withdrawals) as log:
             log.declare_lost(max(missing, key=lambda head: (head.lines, head.patients)))
     return bool(missing)
+
+
+def _newest_statement(home: Home) -> Statement | None:
+    """Return the last statement of all federations: their ledger is one, and so is its loss."""
+    kept = (read_kept(one.records) for one in home.federations())
+    known = (one.statement for one in kept if one is not None and one.statement is not None)
+    return max(known, key=lambda statement: statement.ledger.charges, default=None)
 
 
 def _declare_decisions(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -27,7 +28,7 @@ from client.node.worker_process import WorkerProcess
 from client.site.daemon_process import answering_health, locked, stopping
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
-from client.transport.coordinator import Coordinator, load_coordinator
+from client.transport.coordinator import Coordinator, known_as, load_coordinator
 from client.transport.inbox import Inbox
 from client.transport.membership import tell_again
 from client.transport.moving import look_for_notice
@@ -55,33 +56,63 @@ def run_daemon(home: Home, *, json_logs: bool = False) -> None:
     ConfigurationError when the site has not joined or site.yaml is wrong; RunFailed when
     another daemon serves this home.
     """
-    config, coordinator = load_site_config(home.site_yaml), load_coordinator(home)
+    config, homes = load_site_config(home.site_yaml), home.joined()
+    if not homes:
+        load_coordinator(home)  # says what to type
     give_freed_memory_back()  # objects of a request pass through
     with locked(home.lock), open_logs(home.log, json=json_logs, name="site"), stopping() as stop:
         worker_log = home.log / "worker.log"
         with worker_log.open("ab") as output:
             registry = CollectorRegistry()
-            daemon = _Daemon(
-                home, config, coordinator, WorkerProcess(home.folder, output), SiteMeters(registry)
-            )
+            meters = SiteMeters(registry)
+            workers = [WorkerProcess(h.folder, output, federation=h.federation) for h in homes]
+            for worker in workers:
+                worker.may_work = partial(_others_rest, workers, worker)
+            daemons = [_Daemon(*one, meters) for one in zip(homes, workers, strict=True)]
+            with answering_health(config, registry) as health:
+                _serve(daemons, stop, health)
+
+
+def _others_rest(workers: Sequence[WorkerProcess], own: WorkerProcess) -> bool:
+    """Return whether no other federation's worker is at work: they share machine and memory."""
+    return all(worker.given is None for worker in workers if worker is not own)
+
+
+def _serve(
+    daemons: Sequence[_Daemon], stop: threading.Event, health: Callable[[HealthStatus], None]
+) -> None:
+    """Serve every federation until `stop`, or until the site has left them all.
+
+    What ends one of them ends all, and is raised: whoever starts this again starts all of them.
+    """
+    faults: list[BaseException] = []
+
+    def serve(daemon: _Daemon) -> None:
+        try:
             try:
-                with answering_health(config, registry) as health:
-                    daemon.serve(stop, health)
+                daemon.serve(stop, health)
             finally:
                 daemon.close()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            faults.append(error)
+            stop.set()
+
+    first, *others = daemons
+    threads = [threading.Thread(target=serve, args=(other,)) for other in others]
+    for thread in threads:
+        thread.start()
+    serve(first)
+    for thread in threads:
+        thread.join()
+    if faults:
+        raise faults[0]
 
 
 class _Daemon:
     """One daemon's life; everything that must survive it is in the home's files."""
 
-    def __init__(
-        self,
-        home: Home,
-        config: SiteConfig,
-        coordinator: Coordinator,
-        worker: WorkerProcess,
-        meters: SiteMeters,
-    ) -> None:
+    def __init__(self, home: Home, worker: WorkerProcess, meters: SiteMeters) -> None:
+        config, coordinator = known_as(home), load_coordinator(home)
         self._home, self._meters = home, meters
         self._config, self._coordinator = config, coordinator
         self._way = _way(config)
@@ -213,7 +244,7 @@ class _Daemon:
             return
         self._changed_at = changed_at
         try:
-            config = load_site_config(self._home.site_yaml)
+            config = known_as(self._home)
         except ConfigurationError as error:
             _log.error("site.yaml is wrong; what was in force stays", why=str(error))
             return
@@ -253,7 +284,7 @@ class _Daemon:
 
     def _tell_status(self) -> None:
         traffic = self._letters.traffic
-        self._meters.connected(self._status.state != "offline")
+        self._meters.connected(self._home.federation, now=self._status.state != "offline")
         self._meters.paused(self._home.paused.exists())
         facts = {
             "bytes_sent": traffic.sent,

@@ -56,6 +56,7 @@ class SiteMeters:
             "Times that the worker had to be started again.",
             registry=registry,
         )
+        self._reached: dict[str, bool] = {}
         self._connected = Gauge(
             "wardround_site_connected", "1 while the coordinator answers.", registry=registry
         )
@@ -88,9 +89,10 @@ class SiteMeters:
         """Count a worker that died and is started again."""
         self._restarts.inc()
 
-    def connected(self, now: bool) -> None:  # noqa: FBT001 - it is what there is to say
-        """Say whether the coordinator answers."""
-        self._connected.set(now)
+    def connected(self, federation: str, *, now: bool) -> None:
+        """Say whether a federation's coordinator answers; the gauge is 1 where all of them do."""
+        self._reached[federation] = now
+        self._connected.set(all(self._reached.values()))
 
     def paused(self, now: bool) -> None:  # noqa: FBT001 - it is what there is to say
         """Say whether the site takes work."""

@@ -91,7 +91,7 @@ class Reconnecting:
         except BaseException:
             fleet.close()
             raise
-        (self._home.folder / "node.json").write_text(json.dumps({"node": node_id}))
+        self._home.node.write_text(json.dumps({"node": node_id}))
         self._link = _Link(fleet, node_id)
         self._beating = threading.Event()
         beat = threading.Thread(target=_beat, args=(fleet, self._beating), daemon=True)
@@ -120,6 +120,6 @@ def _beat(fleet: FleetClient, over: threading.Event) -> None:
 
 def _known_node(home: Home) -> int | None:
     try:
-        return int(json.loads((home.folder / "node.json").read_bytes())["node"])
+        return int(json.loads(home.node.read_bytes())["node"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,6 +1,6 @@
 """The worker process: keeps torch, network and cohort loaded between rounds.
 
-    python -I -m common.platform.program_start client.node.worker HOME
+    python -I -m common.platform.program_start client.node.worker HOME [FEDERATION]
 
 Reads one JSON line a job from standard input and writes one a result to standard output; what
 anything else prints goes to standard error. Nothing but answers in files leaves this process.
@@ -25,8 +25,9 @@ from client.node.failure_place import failure_place
 from client.node.progress import WorkProgress
 from client.node.request_handler import RequestHandler, SiteContext, refusal
 from client.site.home import Home
-from client.site.site_config import SiteConfig, load_site_config
+from client.site.site_config import SiteConfig
 from client.training.device import device_of
+from client.transport.coordinator import known_as
 from client.transport.outbox import Outbox
 from common.data.weight_files import take_weights_from
 from common.messages.packing import Encoding
@@ -48,7 +49,7 @@ class Job:
 
 def main(home: Home, jobs: TextIO, results: TextIO) -> None:
     """Answer jobs until the daemon closes the pipe."""
-    config = load_site_config(home.site_yaml)
+    config = known_as(home)
     take_weights_from(home.weights)
     limit_memory(config.memory_gib)
     tell = _teller(sys.stderr)
@@ -183,5 +184,5 @@ def run(arguments: Sequence[str]) -> int:
     # Whatever prints shall not be taken for a result.
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    main(Home(Path(arguments[0])), sys.stdin, channel)
+    main(Home(Path(arguments[0]), *arguments[1:]), sys.stdin, channel)
     return 0

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from client.site.home import FIRST
 from client.transport.quarantine import MOST_DEATHS
 from common.platform.awake_clock import AwakeClock
 from common.platform.program_start import START
@@ -53,9 +54,15 @@ class WorkerProcess:
     """One child process; `given` is the job that it is at."""
 
     def __init__(
-        self, home: Path, log: IO[bytes] | int, standstill_seconds: float = STANDSTILL_SECONDS
+        self,
+        home: Path,
+        log: IO[bytes] | int,
+        standstill_seconds: float = STANDSTILL_SECONDS,
+        federation: str = FIRST,
     ) -> None:
-        self._home = home
+        self._home, self._federation = home, federation
+        #: Whether the workers of other federations leave machine and memory to this one.
+        self.may_work: Callable[[], bool] = lambda: True
         self._log = log
         #: Counts deaths; one that outlives this process does so by request (Quarantine.died).
         self.died: Callable[[str, str], int] = self._died_here
@@ -90,7 +97,7 @@ class WorkerProcess:
             return
         environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0"}
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, *START, "client.node.worker", str(self._home)],
+            [sys.executable, *START, "client.node.worker", str(self._home), self._federation],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -120,7 +127,7 @@ class WorkerProcess:
     def can_take(self) -> bool:
         """Return whether a job can be given now."""
         there = self._process is not None and self._ready
-        return there and self.given is None and not self._retired
+        return there and self.given is None and not self._retired and self.may_work()
 
     def rest(self) -> None:
         """End the child if it has had no job for long: most of a site's memory is its."""

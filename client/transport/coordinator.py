@@ -10,7 +10,8 @@ from datetime import datetime
 
 from cryptography import x509
 
-from client.site.home import Home
+from client.site.home import FIRST, Home
+from client.site.site_config import SiteConfig, load_site_config
 from common.messages.notice import is_of_same_key
 from common.platform.durable_files import replace_durably
 from common.platform.errors import ConfigurationError, TrustRefused
@@ -57,6 +58,14 @@ def load_coordinator(home: Home) -> Coordinator:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         message = f"{path} cannot be read: {error}. Join again with a new invite."
         raise ConfigurationError(message) from error
+
+
+def known_as(home: Home) -> SiteConfig:
+    """Return site.yaml with the name by which the federation knows this site."""
+    config = load_site_config(home.site_yaml)
+    if home.federation == FIRST:
+        return config
+    return config.model_copy(update={"name": load_coordinator(home).site})
 
 
 def load_authority(home: Home, coordinator: Coordinator) -> str:

@@ -162,7 +162,7 @@ def fetch_unproven(address: str, way: Way, path: str) -> tuple[int, bytes]:
 
 def _own_key(home: Home, *, anew: bool) -> ec.EllipticCurvePrivateKey:
     """Return the site's key, made when there is none; only its owner may read it."""
-    home.folder.mkdir(parents=True, exist_ok=True)
+    home.own.mkdir(mode=0o700, parents=True, exist_ok=True)
     if anew and home.key.exists():
         aside = home.key.with_name(f"key.until-{time.strftime('%Y%m%d-%H%M%S')}")
         os.rename(home.key, aside)  # noqa: PTH104 - must not replace an earlier one silently

@@ -49,7 +49,7 @@ def leave(home: Home, *, without_them: bool = False) -> Coordinator:
     except (Unreachable, TrustRefused):
         if not without_them:
             raise
-    for path in (home.key, home.next_key, *home.folder.glob("key.until-*")):
+    for path in (home.key, home.next_key, *home.own.glob("key.until-*")):
         _destroy(path)
     for path in (home.inbox, home.outbox, home.quarantine):
         shutil.rmtree(path, ignore_errors=True)

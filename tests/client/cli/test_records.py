@@ -630,3 +630,43 @@ def test_disclosures_from_before_a_message_are_refused_until_that_is_answered_fo
     assert federation.command("--declare-lost", "--yes")[0] == 0
     assert isinstance(federation.answer(run="next", number=0), Standing)
     assert not federation.home.paused.exists()
+
+
+# --- several federations -----------------------------------------------------------------------
+
+
+def test_an_old_ledger_is_noticed_by_what_the_homes_other_federation_knows(
+    federation: Federation,
+) -> None:
+    federation.train(1)
+    copy = federation.copy("backup")
+    federation.train(2, first=2)
+    other = SiteRecords(federation.home.of("lung"))
+    other.check()
+    federation.put_back(copy, "ledger.db")
+    with pytest.raises(RecordsLost, match=r"1 charges; records\.json knows of 3"):
+        other.check()
+    # The loss is one, and charged back once, whoever declares it.
+    spent = len(Ledger(federation.home.ledger).history(COHORT))
+    assert federation.command("--declare-lost", "--yes")[0] == 0
+    other.check()
+    SiteRecords(federation.home).check()
+    assert sum(m.steps for m in Ledger(federation.home.ledger).history(COHORT)) == 3 * (
+        Ledger(federation.home.ledger).history(COHORT)[0].steps
+    )
+    assert spent == 1
+
+
+def test_a_pause_holds_in_every_federation_and_a_lost_one_is_noticed_in_each(
+    federation: Federation,
+) -> None:
+    federation.train(1)
+    lung = SiteRecords(federation.home.of("lung"))
+    lung.check()
+    typed(federation, "pause")
+    federation.home.paused.unlink()
+    for records in (SiteRecords(federation.home), lung):
+        with pytest.raises(RecordsLost, match="wardround-site resume"):
+            records.check()
+    typed(federation, "resume")
+    lung.check()

@@ -17,7 +17,7 @@ def test_a_site_counts_its_answers_time_bytes_and_budget() -> None:
     meters.received(3000)
     meters.charged(1.5, 3.0)
     meters.worker_restarted()
-    meters.connected(True)
+    meters.connected("first", now=True)
     meters.paused(False)
 
     def value(name: str, **labels: str) -> float | None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from client.cli.app import app
 from client.site.home import Home
+from client.site.site_config import SiteConfig, write_site_config
 from client.transport.coordinator import load_coordinator
 from client.transport.joining import join, state
 from client.transport.membership import leave, rotate, tell_again
@@ -118,3 +119,41 @@ def test_a_revoked_key_neither_renews_itself_nor_is_told_of_again(
         rotate(home)
     assert not tell_again(home)
     assert states(coordinator) == ["replaced", "revoked"]
+
+
+# --- several federations -----------------------------------------------------------------------
+
+
+def test_an_invitation_of_another_coordinator_never_takes_the_place_of_the_first(
+    home: Home, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    write_site_config(home.site_yaml, SiteConfig(name="north", data=data))
+    before = {path: path.read_bytes() for path in home.folder.iterdir() if path.is_file()}
+
+    def typed(line: str, *words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["join", line, *words, "--home", str(home.folder)])
+        return done.exit_code, " ".join(done.output.split())
+
+    with front(tmp_path / "other") as other:
+        status, said = typed(other.invite("north"))
+        assert status == 2
+        assert "the invitation is of another coordinator" in said
+        assert other.enrolment.sites() == ()
+        status, said = typed(other.invite("the-north"), "--federation", "lung")
+        assert status == 0, said
+        assert [site.name for site in other.enrolment.sites()] == ["the-north"]
+        status, said = typed(other.invite("the-north"), "--federation", "another")
+        assert status == 2
+        assert "as its federation lung" in said
+        assert typed(other.invite("the-north"), "--federation", "../out")[0] == 2
+    assert {path: path.read_bytes() for path in before} == before
+    assert [one.federation for one in home.joined()] == ["first", "lung"]
+    assert home.of("lung").key.read_bytes() != home.key.read_bytes()
+    with pytest.raises(ConfigurationError, match="--federation: first, lung"):
+        home.one(None)
+    with pytest.raises(ConfigurationError, match="no federation 'breast'"):
+        home.one("breast")
+    leave(home.of("lung"), without_them=True)
+    assert home.one(None) == home
