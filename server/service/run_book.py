@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
@@ -23,6 +24,12 @@ from server.files.folder import Folder
 #: "interrupted" is what earlier releases wrote where a service ended; `resume` goes on with it.
 RunState = Literal["waiting", "running", "done", "failed", "stopped", "interrupted"]
 ACTIVE: frozenset[RunState] = frozenset({"waiting", "running"})
+#: Why a run waits.
+WITH_THE_SERVICE = (
+    "The service was stopped. The run goes on from its last saved round when that starts again: "
+    "wardround-coordinator start"
+)
+EARLIER_PROCESS = "It goes on when an earlier process of it has saved its round and ended."
 
 _NUMBERED = re.compile(r"^(?P<name>.*)-(?P<number>[0-9]+)$")
 
@@ -137,3 +144,17 @@ def how_to_resume(name: str, reason: str) -> str:
         f"{reason} Nothing saved is lost. Go on from the last saved round with: "
         f"wardround-coordinator resume {name}"
     )
+
+
+def stopped_by_hand(name: str) -> str:
+    """Return the message of a run that an operator stopped."""
+    return how_to_resume(name, "Stopped by the operator.")
+
+
+def killed_too_often(entry: RunEntry, last: str, log_path: Path) -> str:
+    """Return the message of a run that was given up; `last` is what was killed the last time."""
+    reason = (
+        f"It was killed {entry.kills} times after round {entry.kills_after} was saved, and did "
+        f"not get further; last {last} (SIGKILL is mostly too little memory). See {log_path}."
+    )
+    return how_to_resume(entry.run, reason)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ from starlette.types import ASGIApp
 from common.messages.flower_messages import object_ids
 from common.messages.signing_key import public_pem
 from common.platform.code_hash import RELEASE, bundle, bundle_hash
-from common.platform.errors import RunFailed, StateDamaged, TrustRefused
+from common.platform.errors import LinkDown, RunFailed, StateDamaged, TrustRefused
 from server.service.answer_allowances import Allowances, Overdraft
 from server.service.calls.frequent_calls import FLEET_PUSH, FLEET_PUSH_OBJECT
 from server.service.calls.object_files import ObjectFiles
@@ -116,7 +118,14 @@ class SuperLink:
         return frozenset(node.name for node in nodes)
 
     def start_run(self, name: str) -> FlowerRun:
-        """Create a run with our code-free bundle and claim its task."""
+        """Create a run with our code-free bundle and claim its task.
+
+        LinkDown where the database cannot be written, as on a full disk.
+        """
+        with _written():
+            return self._started(name)
+
+    def _started(self, name: str) -> FlowerRun:
         self.state.store_fab(Fab(bundle_hash(), bundle(), {}))
         number = self.state.create_run(
             "wardround/wardround",
@@ -137,15 +146,26 @@ class SuperLink:
         return FlowerRun(number=number, token=token)
 
     def stop_run(self, number: int) -> None:
-        """End a run, if it goes on, and delete its messages and tensors."""
-        if not self.state.stop_run(number):
-            self.state.cleanup_run(number)
+        """End a run, if it goes on, and delete its messages and tensors; LinkDown as above."""
+        with _written():
+            if not self.state.stop_run(number):
+                self.state.cleanup_run(number)
 
     def stop_all_runs(self) -> None:
         """End what a coordinator left behind that was killed."""
         left = self.state.get_run_info(statuses=[Status.PENDING, Status.STARTING, Status.RUNNING])
         for run in left:
             self.stop_run(run.run_id)
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """Say of a database that cannot be written what a person can act on."""
+    try:
+        yield
+    except DatabaseError as error:
+        message = f"superlink.db cannot be written: {error.orig}."
+        raise LinkDown(message) from error
 
 
 @event.listens_for(Pool, "checkout")

@@ -24,13 +24,21 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from common.config.run_config import RunConfig
-from common.platform.errors import ConfigurationError, ExitCode, RunFailed, WardroundError
+from common.platform.errors import ConfigurationError, ExitCode, LinkDown, RunFailed, WardroundError
 from common.platform.file_lock import FileLock, Taken
 from common.platform.logs import log
 from common.platform.program_start import START
 from server.files.folder import Folder
 from server.files.status_reader import view_of
-from server.service.run_book import Ordered, RunBook, RunEntry, how_to_resume
+from server.service.run_book import (
+    EARLIER_PROCESS,
+    WITH_THE_SERVICE,
+    Ordered,
+    RunBook,
+    RunEntry,
+    killed_too_often,
+    stopped_by_hand,
+)
 from server.service.run_queue import RunQueue
 
 #: The program of a run; the folder and the run's name follow it. -P: a folder that happens to
@@ -47,11 +55,6 @@ _LOOK_SECONDS = 0.2
 #: Before a run is started again whose end was not its own fault; doubled each time.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _LONGEST_MESSAGE = 2000
-_WITH_THE_SERVICE = (
-    "The service was stopped. The run goes on from its last saved round when that starts again: "
-    "wardround-coordinator start"
-)
-_EARLIER_PROCESS = "It goes on when an earlier process of it has saved its round and ended."
 
 
 class StartedRun(Protocol):
@@ -139,7 +142,7 @@ class Supervisor:
         """
         for entry in self._book.under_way():
             if entry.stopping:
-                self._note(entry.moved("stopped", _by_the_operator(entry.run)))
+                self._note(entry.moved("stopped", stopped_by_hand(entry.run)))
                 continue
             place = self._folder.run(entry.run)
             killed = entry.killed(place.last_round()) if entry.state == "running" else entry
@@ -170,7 +173,7 @@ class Supervisor:
             raise ConfigurationError(message)
         # So that it stays stopped where the service ends before the run's process does.
         self._note(entry.model_copy(update={"stopping": True}))
-        await self._end(found, "stopped", _by_the_operator(name))
+        await self._end(found, "stopped", stopped_by_hand(name))
 
     async def ask(
         self, config: RunConfig, seconds: float, *, seed: int = 0, cohorts: bool = False
@@ -210,7 +213,7 @@ class Supervisor:
         """Stop all runs; they go on when the service starts again."""
         self._closing = True
         await asyncio.gather(
-            *(self._end(found, "waiting", _WITH_THE_SERVICE) for found in self._running.values())
+            *(self._end(found, "waiting", WITH_THE_SERVICE) for found in self._running.values())
         )
 
     def _begin(self, entry: RunEntry) -> None:
@@ -269,7 +272,7 @@ class Supervisor:
             except Taken:
                 if not told:
                     told = True
-                    self._note(entry.moved("waiting", _EARLIER_PROCESS))
+                    self._note(entry.moved("waiting", EARLIER_PROCESS))
                 await running.pause(_LOOK_SECONDS)
                 continue
             # So that nobody reads of the end of an earlier attempt.
@@ -283,13 +286,17 @@ class Supervisor:
         before = place.last_round()
         note = f"Goes on after round {before}." if before else ""
         while lock is not None and running.asked is None:
-            code = await self._once(entry.moved("running", note), running, lock)
+            why = ""
+            try:
+                code = await self._once(entry.moved("running", note), running, lock)
+            except LinkDown as error:  # Flower's database cannot be written now
+                code, why = ExitCode.TRY_AGAIN, str(error)
             if running.asked is not None and code != ExitCode.DONE:
                 break
             if code == ExitCode.TRY_AGAIN:
-                reason = self._said(entry)
-                log(__name__).warning("run is tried again", run=entry.run, why=reason)
-                note = f"{reason} It is tried again every now and then."
+                why = why or self._said(entry)
+                log(__name__).warning("run is tried again", run=entry.run, why=why)
+                note = f"{why} It is tried again every now and then."
                 self._note(entry.moved("waiting", note))
                 if place.last_round() > before:
                     before, pause = place.last_round(), _SHORTEST_PAUSE
@@ -309,12 +316,8 @@ class Supervisor:
         return entry.moved(state, message, code)
 
     def _given_up(self, entry: RunEntry, last: str) -> RunEntry:
-        reason = (
-            f"It was killed {entry.kills} times after round {entry.kills_after} was saved, and did "
-            f"not get further; last {last} (SIGKILL is mostly too little memory). "
-            f"See {self._log_path(entry.run)}."
-        )
-        return entry.moved("failed", how_to_resume(entry.run, reason), ExitCode.RUN_FAILED)
+        reason = killed_too_often(entry, last, self._log_path(entry.run))
+        return entry.moved("failed", reason, ExitCode.RUN_FAILED)
 
     async def _once(self, entry: RunEntry, running: _Running, lock: FileLock) -> int:
         """Start the process once and return its exit status, negative for a signal."""
@@ -341,7 +344,10 @@ class Supervisor:
             return await running.process.wait()
         finally:
             running.process = None
-            await asyncio.to_thread(self._starter.stop_run, started.number)
+            try:
+                await asyncio.to_thread(self._starter.stop_run, started.number)
+            except LinkDown as error:  # it is deleted when the service starts again
+                log(__name__).warning("a run's messages stay", run=entry.run, why=str(error))
 
     def _judged(self, entry: RunEntry, code: int) -> RunEntry:
         """Return how a run ended by itself."""
@@ -376,10 +382,6 @@ class Supervisor:
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = lines[-1][:_LONGEST_MESSAGE] if lines else "It ended without a word."
         return f"{last} (the whole log is {path})"
-
-
-def _by_the_operator(name: str) -> str:
-    return how_to_resume(name, "Stopped by the operator.")
 
 
 def _environment(token: str) -> dict[str, str]:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from flwr.supercore.corestate import sql_corestate
+from sqlalchemy.exc import OperationalError
 
 from common.messages.signing_key import new_private_key, public_text
-from common.platform.errors import StateDamaged, TrustRefused
+from common.platform.errors import LinkDown, StateDamaged, TrustRefused
 from server.service import task_leases
 from server.service.superlink import SuperLink
 
@@ -109,6 +110,25 @@ def test_a_run_whose_process_stands_still_is_not_given_up(
     assert link.state.get_task_by_token(started.token) is not None
     link.stop_run(started.number)
     assert link.state.get_task_by_token(started.token) is None
+
+
+def test_a_database_that_cannot_be_written_now_is_no_end_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = SuperLink(tmp_path / "superlink.db")
+    started = link.start_run("demo")
+
+    def full(*_: object) -> bool:
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+    for name in ("store_fab", "stop_run"):
+        monkeypatch.setattr(link.state, name, full)
+    with pytest.raises(
+        LinkDown, match=r"superlink\.db cannot be written: database or disk is full"
+    ):
+        link.start_run("demo")
+    with pytest.raises(LinkDown, match="disk is full"):
+        link.stop_run(started.number)
 
 
 def later(monkeypatch: pytest.MonkeyPatch, days: int) -> None:

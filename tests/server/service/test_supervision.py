@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.config.run_config import RunConfig, load_config
-from common.platform.errors import ConfigurationError, ExitCode
+from common.platform.errors import ConfigurationError, ExitCode, LinkDown
 from common.platform.file_lock import FileLock, Taken
 from server.files.folder import Folder
 from server.service import supervision
@@ -41,12 +41,22 @@ class Starter:
     begun: list[str] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
 
+    #: How often nothing can be written.
+    full: int = 0
+
     def start_run(self, name: str) -> Started:
+        self._write()
         self.begun.append(name)
         return Started(len(self.begun), f"token-{len(self.begun)}")
 
     def stop_run(self, number: int) -> None:
         self.ended.append(number)
+        self._write()
+
+    def _write(self) -> None:
+        if self.full:
+            self.full -= 1
+            raise LinkDown("superlink.db cannot be written: database or disk is full.")
 
 
 @dataclass
@@ -203,6 +213,23 @@ def test_a_run_that_ended_for_no_fault_of_its_own_is_started_again(
         await runs.supervisor.order(that(ends), Ordered())
         entry = await runs.over()
         assert (entry.state, entry.exit_code) == ("done", 0)
+
+    go(story)
+
+
+def test_a_run_whose_service_has_a_full_disk_begins_when_there_is_room(
+    go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "_SHORTEST_PAUSE", 0.01)
+
+    async def story(runs: Runs) -> None:
+        runs.starter.full = 3
+        await runs.supervisor.order(that("hang"), Ordered())
+        await runs.ready()
+        assert runs.starter.begun == ["demo"]
+        runs.starter.full = 1
+        await runs.supervisor.stop("demo")  # what it exchanged cannot be deleted now
+        assert runs.entry().state == "stopped"
 
     go(story)
 
