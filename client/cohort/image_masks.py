@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from client.dicom.masks.kept_mask import mask_dataset
 from client.dicom.masks.mask_remarks import Tell, to_nobody
 from client.dicom.masks.nifti import read_nifti
 from client.dicom.masks.nifti_file import SUFFIXES
-from client.dicom.masks.owner import check_owner, owner_of
+from client.dicom.masks.owner import check_owner, owner_of, parts_of, plain_name
 from client.dicom.masks.png import read_png
 from client.dicom.masks.rtstruct import (
     STRUCTURE_SET,
@@ -44,6 +45,18 @@ class MaskRules:
     structures: Structures
     column: str  # of labels.csv, with the mask's path below the site's folder
     resample: bool = False  # a NIfTI mask on another grid is brought to the image's
+    label: str = ""  # of the only segment or region that counts, whatever its number; or empty
+
+
+def mask_rules(structures: Structures, column: str, labels: Table) -> MaskRules:
+    """Return how a column's masks are read, by the table's schema."""
+    declared = labels.schema.columns.get(column)
+    return MaskRules(
+        structures=structures,
+        column=column,
+        resample=declared is not None and declared.resample is not None,
+        label=(declared.label if declared is not None else None) or "",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +173,8 @@ def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -
     if dicom and not canvas.instances - {""}:
         detail = "an image in a file takes an outline as NIfTI, or as PNG where it is a picture"
         raise UnusableFile(Reason.MASK_UNUSABLE, detail)
+    if dicom and rules.label:
+        rules = labelled(mask_dataset(path), rules)
     if canvas.geometry is None:
         return _flat(site, path, canvas, rules, tell)
     slices, rows, columns = canvas.shape
@@ -183,6 +198,22 @@ def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -
     return read_segmentation(
         path, shape, canvas.geometry, rules.structures, instances=canvas.instances, tell=tell
     )
+
+
+def labelled(mask: Dataset, rules: MaskRules) -> MaskRules:
+    """Return the rules for the one segment or region of a mask that the site's label names."""
+    if len(rules.structures) > 1:
+        detail = f"label: {rules.label} names one segment, and the run has several structures"
+        raise UnusableFile(Reason.MASK_UNUSABLE, detail)
+    held = parts_of(mask)
+    numbers = tuple(
+        number for number, name in held.items() if plain_name(name) == plain_name(rules.label)
+    )
+    if not numbers:
+        detail = f"holds {', '.join(held.values())[:60]}; none is called {rules.label[:60]}"
+        raise UnusableFile(Reason.MASK_UNUSABLE, detail)
+    name = rules.label if mask.get("SOPClassUID") == STRUCTURE_SET else next(iter(rules.structures))
+    return replace(rules, structures={name: numbers})
 
 
 def _flat(

@@ -20,7 +20,7 @@ from client.cohort.assemble import assemble
 from client.cohort.column_check import doubt_of, numbers_of
 from client.cohort.decode import decode
 from client.cohort.files import select_files, told_by_line
-from client.cohort.image_masks import MaskRules
+from client.cohort.image_masks import MaskRules, mask_rules
 from client.cohort.join import join_images, join_rows
 from client.cohort.left_out import ColumnsUnusable, LeftOut, NobodyUsable, whats_there
 from client.cohort.prepare import (
@@ -190,12 +190,7 @@ def _mask_rules(config: RunConfig, labels: Labels) -> MaskRules | None:
     form = config.task.predicts
     if not isinstance(form, LabelMap):
         return None
-    rules = labels.schema.columns.get(form.mask)
-    return MaskRules(
-        structures=form.structures,
-        column=form.mask,
-        resample=rules is not None and rules.resample is not None,
-    )
+    return mask_rules(form.structures, form.mask, labels)
 
 
 def needed_columns(config: RunConfig, task: Task) -> tuple[str, ...]:

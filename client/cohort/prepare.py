@@ -320,7 +320,8 @@ def prepared_key(site: Path, files: Sequence[Path], wanted: WantedImages) -> str
     patients = [row.get("PatientID", "") for row in labels.rows]
     # In their order, which numbers them: a key sorts the names of a dict.
     structures = list(masks.structures.items()) if masks else None
-    mask_rules = (structures, masks.column, masks.resample) if masks else None
+    label = (masks.label,) if masks and masks.label else ()
+    mask_rules = (structures, masks.column, masks.resample, *label) if masks else None
     return key_of(
         "prepared items",
         known,

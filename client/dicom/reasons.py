@@ -14,7 +14,10 @@ class Reason(Enum):
     NOT_DICOM = "Not a DICOM file; leave it out of the folder or export it as DICOM."
     DICOMDIR = "An index of a medium, not an image; it is not needed."
     NO_PIXELS = "The object holds no image (report, plan, waveform); it is not needed."
-    SEGMENTATION = "A segmentation; it is used as a mask where the table of labels names it."
+    SEGMENTATION = (
+        "A segmentation that no row names; name it in the table of labels, or let `pull` find it "
+        "(from: pacs)."
+    )
     MISSING_HEADER = "A needed attribute is missing; export the study again."
     MISSING_TS = "The header names no transfer syntax and the pixels need one; export it again."
     UNEXPECTED = "The PACS sent an object that was not asked for; tell its admins."
@@ -37,7 +40,11 @@ class Reason(Enum):
     PIXEL_SHAPE = "The header gives pixels several shapes (height over width); correct it."
     DERIVED = "A secondary capture or derived image, not an acquisition; see that it belongs here."
     LOCALIZER = "A localizer (scout) image; it is not needed."
-    MOSAIC = "Many slices side by side in one picture (mosaic); export them as slices or frames."
+    MOSAIC = (
+        "Many slices side by side in one picture (mosaic), which no PACS takes apart; have the "
+        "scanner send enhanced MR, or convert it (dcm2niix) and name the NIfTI in the table "
+        "(format: files)."
+    )
     SLIDE_LABEL = "A slide's label, overview or thumbnail, which may show a name; never decoded."
     NO_SUV = "SUVbw cannot be computed of the PET's header; the detail names what it lacks."
     SEVERAL_MAGNIFICATIONS = (

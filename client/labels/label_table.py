@@ -13,6 +13,7 @@ from client.dicom.contained import contained
 from client.dicom.reading.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.csv_text import KEYS
+from client.labels.pacs_masks import Keys, filled, read_masks
 from client.labels.schema import LabelSchema, check_columns, checked, read_schema, schema_path
 from client.labels.table_files import read_table
 from client.labels.table_shape import FEWER, MORE, misshapen, two_notations, with_causes
@@ -42,6 +43,8 @@ class Labels:
     #: Cells that held something which is not used: line, column; they are empty in `rows`.
     refused: frozenset[tuple[int, str]] = frozenset()
     sign: str = field(default="", compare=False)  # that parts the cells of a CSV
+    #: Masks that `pull` found in the PACS: keys of a row and column -> file.
+    masks: Mapping[tuple[Keys, str], str] = field(default_factory=dict, compare=False)
 
     def find(self, keys: Mapping[str, str]) -> int:
         """Return an image's row, by the most specific key that the table has for it.
@@ -113,9 +116,10 @@ def read_labels(
     text = read_table(path, schema.sheet, line_by_line=by_patient)
     header, *cells = text.lines or ((1, ()),)
     columns = [name.strip() for name in header[1]]
+    there = [*columns, *(name for name in schema.of_pacs if name not in columns)]
     try:
         _check_columns(
-            path, columns, needed, with_images=with_images and not (by_patient or file_column)
+            path, there, needed, with_images=with_images and not (by_patient or file_column)
         )
     except CohortError as error:
         cause = _misplaced(columns, cells)
@@ -142,6 +146,7 @@ def read_labels(
         by_patient=by_patient,
         file_column=file_column if with_images else "",
         sign=text.sign,
+        masks={(m.keys, m.column): m.file for m in read_masks(path)} if schema.of_pacs else {},
     )
     found = _filled(found, columns, cells, notation, numbers, with_images=with_images)
     found = replace(found, unusable=with_causes(found.unusable, text.sign))
@@ -173,9 +178,8 @@ def _filled(
     for line, values in cells:
         try:
             with contained():
-                row, problems, odd = checked(
-                    _row(columns, values), empty.schema, line, notation, numbers
-                )
+                own = filled(_row(columns, values), empty.masks, empty.schema.of_pacs)
+                row, problems, odd = checked(own, empty.schema, line, notation, numbers)
             if key_of_row(row) is None or not (optional or row["PatientID"]):
                 raise UnusableFile(Reason.NO_KEY)
             if empty.named_by(row) is None:

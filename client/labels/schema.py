@@ -24,7 +24,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from client.dicom.reasons import Reason, Unusable
 from client.site.yaml_part import load_part
@@ -43,10 +43,14 @@ def _as_text(value: object) -> object:
 _Text = Annotated[str, BeforeValidator(_as_text)]
 
 
+#: DICOM objects in which outlines are kept, by their modality.
+MASK_TYPES = frozenset({"SEG", "RTSTRUCT"})
+
+
 class ColumnRules(Part):
     """What a column of the table holds."""
 
-    type: Literal["number", "category", "date", "text", "identifier"]
+    type: Literal["number", "category", "date", "text", "identifier", "SEG", "RTSTRUCT"]
     #: Of a number (UCUM, such as mg/L or a; years and months are understood as well).
     unit: str | None = None
     #: Of a category: all that may stand there.
@@ -63,11 +67,21 @@ class ColumnRules(Part):
     before: str | None = None
     #: Of a column with masks: a NIfTI on another grid is resampled; without it, it is refused.
     resample: Literal["nearest"] | None = None
+    #: Of a column with masks that `pull` finds in the PACS, of type SEG or RTSTRUCT.
+    source: Literal["pacs"] | None = Field(default=None, alias="from")
+    #: Of those: the segment's label or the region's name, where a mask has several.
+    label: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
         only = {"unit": "number", "range": "number", "values": "category", "codes": "category"}
         only["resample"] = "text"
+        if (self.source is not None) != (self.type in MASK_TYPES):
+            message = "from: pacs belongs to type: SEG and type: RTSTRUCT; give both or neither"
+            raise ValueError(message)
+        if self.label is not None and self.source is None:
+            message = "label is for masks with from: pacs"
+            raise ValueError(message)
         for name, kind in only.items():
             if getattr(self, name) and self.type != kind:
                 message = f"{name} is for type: {kind}, and this is type: {self.type}"
@@ -100,6 +114,11 @@ class LabelSchema(Part):
     decimal: Literal["comma", "point"] | None = None
     columns: Mapping[str, ColumnRules] = {}
 
+    @property
+    def of_pacs(self) -> dict[str, ColumnRules]:
+        """Columns whose masks `pull` finds in the PACS; the table need not have them."""
+        return {name: rules for name, rules in self.columns.items() if rules.source is not None}
+
 
 def schema_path(table: Path) -> Path:
     """Return where the schema of a table lies, if it has one."""
@@ -115,6 +134,7 @@ def read_schema(table: Path) -> LabelSchema:
 def check_columns(schema: LabelSchema, table: Path, columns: Sequence[str]) -> None:
     """Refuse a schema that names a column which the table does not have."""
     rules = schema.columns
+    columns = [*columns, *schema.of_pacs]
     named = [*rules, *(c for r in rules.values() for c in (r.dated, r.before) if c is not None)]
     unknown = next((name for name in named if name not in columns), None)
     if unknown is not None:
@@ -152,7 +172,7 @@ def checked(
                 detail = f"column {column} holds {text[:40]!r}, {fault}"
                 faults[column] = Reason.VALUE_UNUSABLE, detail
     for column, rules in schema.columns.items():
-        late = _late(row, kept[column], rules)
+        late = _late(row, kept.get(column, ""), rules)
         if late is not None:
             kept[column] = ""
             faults[column] = late[0], f"column {column}: {late[1]}"
@@ -189,7 +209,7 @@ def _as_declared(
 
 
 def _is_missing(text: str, rules: ColumnRules) -> bool:
-    if rules.type in {"text", "identifier"}:
+    if rules.type in {"text", "identifier", *MASK_TYPES}:
         return text in rules.missing
     return one_of(text, rules.missing) is not None
 
@@ -209,7 +229,7 @@ def _misfit(text: str, rules: ColumnRules) -> str:
             return "" if found is not None else expected_one_of(text, rules.values)
         case "date":
             return "" if date_in(text) else "a date such as 2024-03-01"
-        case "text" | "identifier":
+        case "text" | "identifier" | "SEG" | "RTSTRUCT":
             return ""
 
 

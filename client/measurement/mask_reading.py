@@ -8,7 +8,7 @@ from pathlib import Path
 
 from client.cohort.decode import Decoded, Object, pixels_of
 from client.cohort.image import Image, measured_on
-from client.cohort.image_masks import MaskRules, mask_path, read_structures
+from client.cohort.image_masks import mask_path, mask_rules, read_structures
 from client.cohort.images import volume_of
 from client.dicom.masks.mask_remarks import Tell
 from client.dicom.pixels.pixel_store import PixelStore
@@ -70,7 +70,7 @@ class MaskReading:
         """Return the one stack that a mask fits, and what is drawn on it."""
         fits: list[tuple[Stack, Image, Mapping[str, Mask]]] = []
         faults: list[UnusableFile] = []
-        rules = mask_rules(self.plan, name, self.labels)
+        rules = mask_rules(self.plan.structures, self.plan.columns[name], self.labels)
         for stack in found:
             notices: list[UnusableFile] = []
             try:
@@ -96,14 +96,3 @@ class MaskReading:
     def _image(self, stack: Stack) -> Image:
         pixels = [pixels_of(item, self.store) for item in stack]
         return volume_of(stack[0].header.series, stack, pixels, self.decoded)
-
-
-def mask_rules(plan: MeasurePlan, name: str, labels: Labels) -> MaskRules:
-    """Return how one of the plan's masks is read."""
-    column = plan.columns[name]
-    declared = labels.schema.columns.get(column)
-    return MaskRules(
-        structures=plan.structures,
-        column=column,
-        resample=declared is not None and declared.resample is not None,
-    )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from client.cohort.decode import Object, decode
 from client.cohort.files import select_files
-from client.cohort.image_masks import mask_path, shared_masks
+from client.cohort.image_masks import mask_path, mask_rules, shared_masks
 from client.cohort.left_out import LeftOut
 from client.cohort.scan import dicom_files, scan
 from client.cohort.select import Grouping, Selected, SelectedImage, WantedImages, select
@@ -29,7 +29,7 @@ from client.dicom.reasons import NOTICES, Reason, Unusable, UnusableFile
 from client.labels.label_table import Labels, dicom_keys, read_labels
 from client.measurement.drawn_on import named_in, worth_decoding
 from client.measurement.ejection_fraction import ejection_fraction
-from client.measurement.mask_reading import MaskReading, mask_rules
+from client.measurement.mask_reading import MaskReading
 from client.measurement.plan import MeasurePlan
 from client.radiomics.measured import MeasuredMask
 from client.site.cache import PIXELS, Cache
@@ -109,7 +109,10 @@ def _measured(
     for item in decoded.objects:
         objects[labels.find(dicom_keys(item.header))].append(item)
     headers = [item.header for item in decoded.objects]
-    shared = (shared_masks(headers, labels, mask_rules(plan, n, labels)) for n in plan.columns)
+    shared = (
+        shared_masks(headers, labels, mask_rules(plan.structures, plan.columns[n], labels))
+        for n in plan.columns
+    )
     reading = MaskReading(
         site=site,
         plan=plan,

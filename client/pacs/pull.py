@@ -116,6 +116,8 @@ def _list(
             tell(f"Asked {number} of {len(order.wanted)} questions: {len(found)} series.")
         asked = () if one.question.why_not_asked else _asked(source, one, pace, tell)
         fitting = [s for s in asked if one.takes(s)]
+        for more in {m for s in fitting if (m := one.of_study(s)) is not None}:
+            fitting += [s for s in _asked(source, more, pace, tell) if more.takes(s)]
         allowed = [s for s in fitting if s.patient not in order.withdrawn]
         if order.withdrawn:
             unnamed |= {s.series for s in allowed if not s.patient}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.labels.label_table import Row, read_labels
 from client.pacs.image_source import Key, PacsQuery, RemoteSeries
+from client.pacs.mask_links import mask_types
 from client.site.pacs_section import PullSelection
 from common.platform.errors import CohortError
 
@@ -22,6 +23,7 @@ class WantedSeries:
     question: PacsQuery
     series: frozenset[str]  # SeriesInstanceUIDs; empty for all that fit
     modalities: frozenset[str]  # empty for all
+    masks: frozenset[str] = frozenset()  # modalities of masks, which come with a study's images
 
     def takes(self, found: RemoteSeries) -> bool:
         """Return whether a series is wanted: some PACS match more than they were asked for.
@@ -36,9 +38,10 @@ class WantedSeries:
             "SeriesInstanceUID": found.series,
         }
         key = self.question.key
-        return (
-            (key is None or own[key] == self.question.value)
-            and (not self.series or found.series in self.series)
+        if key is not None and own[key] != self.question.value:
+            return False
+        return found.modality in self.masks or (
+            (not self.series or found.series in self.series)
             and (
                 not self.modalities
                 or found.modality in self.modalities
@@ -46,11 +49,25 @@ class WantedSeries:
             )
         )
 
+    def of_study(self, found: RemoteSeries) -> WantedSeries | None:
+        """Return what asks for the masks of a study whose series was asked for by its own UID."""
+        if self.question.key != "SeriesInstanceUID" or not self.masks:
+            return None
+        question = replace(self.question, key="StudyInstanceUID", value=found.study)
+        return WantedSeries(
+            question=question,
+            series=frozenset({found.series}),
+            modalities=self.modalities,
+            masks=self.masks,
+        )
+
 
 def wanted(select: PullSelection, labels: Path) -> tuple[WantedSeries, ...]:
     """Return the questions of a selection; CohortError when it names nothing."""
+    masks = mask_types(labels)
     if not select.named_by_labels:
-        return tuple(_wanted(select, None, one) for one in select.modalities)
+        found = (_wanted(select, None, one) for one in select.modalities)
+        return tuple(replace(one, masks=masks) for one in found)
     rows = read_labels(labels, [], with_images=True).rows
     asked: dict[tuple[Key, str], set[str]] = defaultdict(set)
     whole = set[tuple[Key, str]]()
@@ -67,10 +84,11 @@ def wanted(select: PullSelection, labels: Path) -> tuple[WantedSeries, ...]:
             "or set pacs.select.named_by_labels to false."
         )
         raise CohortError(message)
-    return tuple(
+    found = (
         _wanted(select, key, value, frozenset() if (key, value) in whole else frozenset(series))
         for (key, value), series in asked.items()
     )
+    return tuple(replace(one, masks=masks) for one in found)
 
 
 def _of_row(row: Row) -> tuple[Key, str, str]:

@@ -29,7 +29,7 @@ from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.files import File
 from client.dicom.reasons import Unusable
 from client.readiness.kinds import kinds, remarks
-from client.readiness.needs import causes, column_rows, label_rows, needs_of
+from client.readiness.needs import causes, column_rows, files_named, label_rows, mask_rows, needs_of
 from client.readiness.report import (
     Amount,
     CountTable,
@@ -100,7 +100,7 @@ def readiness(
         used=amounts[1],
         left_out=amounts[2],
         reasons=reason_rows(
-            _problems(seen, loaded, verdict, site.data.absolute()),
+            _problems(_less_masks(seen, paths), loaded, verdict, site.data.absolute()),
             lost if images and loaded.known else (),
         ),
         suspects=reason_rows(_listed(verdict.warned, site.data.absolute())),
@@ -112,6 +112,7 @@ def readiness(
         series=_series(loaded.facts, config, site),
         labels=() if in_files else label_rows(paths.labels, seen.rows),
         unmatched=() if in_files else causes(site.data, paths.labels, seen.rows),
+        masks=mask_rows(paths.labels),
         columns=column_rows(paths.labels, config),
         questions=tuple(questions_about(paths.labels, config)) if config else (),
         tables=_counted(exact),
@@ -229,6 +230,14 @@ def _problems(
             told.add((problem.reason, problem.what))
             found.append(problem)
     return found
+
+
+def _less_masks(seen: FolderContents, paths: CohortPaths) -> FolderContents:
+    """Leave out of what is quarantined the files that the table names: masks are in use."""
+    named = files_named(paths.labels)
+    folder = paths.data.absolute()
+    left = tuple(q for q in seen.quarantined if _name(Path(q.what), folder) not in named)
+    return replace(seen, quarantined=left)
 
 
 def _listed(suspects: Iterable[Suspect], folder: Path) -> list[Unusable]:

@@ -13,8 +13,9 @@ from client.dicom.reasons import Reason, UnusableFile
 from client.files.other_formats import other_formats
 from client.labels.csv_text import KEYS
 from client.labels.label_table import Labels, after_outcome, dicom_keys, read_labels
+from client.labels.pacs_masks import read_masks
 from client.labels.schema import number_in
-from client.readiness.report import ColumnRow, LabelRow, Need
+from client.readiness.report import ColumnRow, LabelRow, MaskRow, Need
 from common.config.run_config import Images, NumberColumn, RunConfig
 from common.platform.errors import CohortError
 
@@ -180,6 +181,26 @@ def causes(folder: Path, table: Path, rows: Sequence[Instance]) -> tuple[str, ..
     found = [f"{cause} ({count} x)" for cause, count in report.causes().most_common()]
     instead = other_formats(folder, labels.rows) if report.unmatched_rows else ""
     return (*found, instead) if instead else tuple(found)
+
+
+def mask_rows(table: Path) -> tuple[MaskRow, ...]:
+    """Return what the last pull found of masks in the PACS, those without one first."""
+    found = [
+        MaskRow(
+            row=" ".join(k for k in one.keys if k), column=one.column, file=one.file, why=one.why
+        )
+        for one in read_masks(table)
+    ]
+    return tuple(sorted(found, key=lambda row: not row.why))
+
+
+def files_named(table: Path) -> frozenset[str]:
+    """Return every text in a cell of the table: the masks in use are among them."""
+    try:
+        rows = read_labels(table, (), with_images=True).rows
+    except CohortError:
+        return frozenset()
+    return frozenset(text for row in rows for text in row.values())
 
 
 def column_rows(table: Path, config: RunConfig | None) -> tuple[ColumnRow, ...]:

@@ -98,6 +98,16 @@ class LabelRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskRow:
+    """The mask that the last pull found for a row of the table, or why there is none."""
+
+    row: str  # the row's keys
+    column: str
+    file: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ColumnRow:
     """What the table holds in a column of numbers that the run takes, for a person to judge."""
 
@@ -144,6 +154,7 @@ class Readiness:
     series: tuple[SeriesRow, ...]  # empty where the run has no rules for series
     labels: tuple[LabelRow, ...]
     unmatched: tuple[str, ...]  # likely causes why rows and images did not find each other
+    masks: tuple[MaskRow, ...]  # of the PACS, by row of the table
     columns: tuple[ColumnRow, ...]
     questions: tuple[str, ...]  # what a person should look at in the table
     tables: tuple[CountTable, ...]  # outcomes, split, and histograms

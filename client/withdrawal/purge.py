@@ -24,13 +24,14 @@ from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.files import File
 from client.dicom.reasons import Reason
 from client.inference.arrivals.purge import forget_patients
+from client.labels.pacs_masks import forget_masks
 from client.labels.schema import read_schema
 from client.labels.table_files import read_table
 from client.pacs.pull_queue import Queue
 from client.pacs.received_file import is_uid
 from client.site.cache import PIXELS, Cache
 from client.site.home import Home
-from client.site.site_config import SiteConfig
+from client.site.site_config import SiteConfig, load_site_config
 from client.withdrawal.forget_measured import forget_measured
 from common.platform.errors import CohortError, ConfigurationError
 
@@ -97,6 +98,8 @@ def forget(home: Home, patient: str, tell: Callable[[str], None]) -> Forgotten:
                     decoded = store.forget(patient)
     forget_patients(home, frozenset({patient}))  # what was sent here to be scored
     forget_measured(home.measurements, patient)
+    if home.site_yaml.exists():
+        forget_masks(load_site_config(home.site_yaml).labels_csv, patient)
     if home.report.is_dir():  # it names what cannot be used
         shutil.rmtree(home.report)
     return Forgotten(indexed=indexed, decoded=decoded, prepared=prepared)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import typer
 
+from client.labels.csv_text import KEYS
+from client.labels.pacs_masks import RowMask
 from client.pacs.arrival_batch import ArrivalNotes
 from client.pacs.fsync import Flusher
+from client.pacs.mask_links import link_masks
 from client.pacs.pull import AtWork, Pulled, PullOrder, cannot_write, pull
 from client.pacs.pull_queue import Counted, Queue
 from client.pacs.pull_selection import wanted
@@ -63,7 +67,8 @@ def run(home: Home, *, as_json: bool) -> None:
             raise
         except OSError as error:  # flushing failed
             raise cannot_write(site.data, error) from error
-    _say(done, as_json=as_json)
+    masks = link_masks(site.data, site.labels_csv, order.withdrawn)
+    _say(done, masks, as_json=as_json)
     missing = done.counted.incomplete or done.counted.waiting
     raise typer.Exit(ExitCode.WRONG_DATA if missing else ExitCode.DONE)
 
@@ -110,10 +115,10 @@ def _stopped(queue: Queue, *, as_json: bool) -> None:
         say(f"Stopped at {_far(queue.counted())}. `wardround-site pull` goes on from here.")
 
 
-def _say(done: Pulled, *, as_json: bool) -> None:
+def _say(done: Pulled, masks: Sequence[RowMask], *, as_json: bool) -> None:
     counted = done.counted
     if as_json:
-        say(json.dumps(_json(done)))
+        say(json.dumps(_json(done, masks)))
         return
     say(f"Here: {_far(counted)}.")
     if counted.stated and counted.stated != counted.instances:
@@ -134,13 +139,25 @@ def _say(done: Pulled, *, as_json: bool) -> None:
             say(f"  {question.key or question.modality} {as_text(question.value)}{why}".rstrip())
         if len(done.unanswered) > _MOST_NAMED:
             say(f"  and {len(done.unanswered) - _MOST_NAMED} more (--json lists all)")
+    _say_masks(masks)
     if not counted.series:
         say("Compare the table's keys, pacs.select, and `wardround-site doctor pacs`.")
     elif not counted.incomplete and not counted.waiting:
         say("Complete. Next: wardround-site index")
 
 
-def _json(done: Pulled) -> dict[str, object]:
+def _say_masks(masks: Sequence[RowMask]) -> None:
+    if not masks:
+        return
+    lacking = [one for one in masks if one.why]
+    say(f"Masks from the PACS: {len(masks) - len(lacking)} of {len(masks)} rows have one.")
+    for one in lacking[:_MOST_NAMED]:
+        say(as_text(f"  {' '.join(key for key in one.keys if key)}, {one.column}: {one.why}"))
+    if len(lacking) > _MOST_NAMED:
+        say(f"  and {len(lacking) - _MOST_NAMED} more (--json lists all)")
+
+
+def _json(done: Pulled, masks: Sequence[RowMask]) -> dict[str, object]:
     counted = done.counted
     return {
         "series": counted.series,
@@ -151,6 +168,15 @@ def _json(done: Pulled) -> dict[str, object]:
         "bytes": counted.size,
         "incomplete": [
             {"study": s.study, "series": s.series, "why": told} for s, told in counted.incomplete
+        ],
+        "masks": [
+            {
+                **dict(zip(KEYS, one.keys, strict=True)),
+                "column": one.column,
+                "file": one.file,
+                "why": one.why,
+            }
+            for one in masks
         ],
         "nothing_found": [
             {

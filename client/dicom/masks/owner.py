@@ -67,7 +67,7 @@ def check_owner(mask: Dataset, owner: Owner) -> None:
         _refuse("drawn in another frame of reference")
     if str(mask.get("SOPClassUID") or "") not in SEGMENTATIONS:
         return  # a structure set: its series and frames of reference are checked by region
-    instances, series = _referenced(mask)
+    instances, series = referenced(mask)
     if instances & owner.instances:
         return
     if instances and owner.flat:
@@ -93,8 +93,22 @@ def _check_patient(mask: Dataset, owner: Owner) -> None:
         _refuse("drawn on the image of a patient of another issuer (0010,0021 or 0010,0024)")
 
 
-def _referenced(mask: Dataset) -> tuple[set[str], set[str]]:
-    """Return the instances and series that a segmentation was drawn on."""
+def parts_of(mask: Dataset) -> dict[int, str]:
+    """Return number -> label of a SEG's segments, or of a structure set's regions."""
+    if str(mask.get("SOPClassUID") or "") in SEGMENTATIONS:
+        items = mask.get("SegmentSequence") or ()
+        return {int(i.SegmentNumber): text_of(i, "SegmentLabel") for i in items if i.SegmentNumber}
+    items = mask.get("StructureSetROISequence") or ()
+    return {int(item.ROINumber): text_of(item, "ROIName") for item in items}
+
+
+def plain_name(name: str) -> str:
+    """Return a label without capitals, blanks and signs, as people write them differently."""
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def referenced(mask: Dataset) -> tuple[set[str], set[str]]:
+    """Return the instances and series that a segmentation or structure set was drawn on."""
     instances: set[str] = set()
     series: set[str] = set()
     studies = mask.get("StudiesContainingOtherReferencedInstancesSequence") or ()
@@ -102,6 +116,11 @@ def _referenced(mask: Dataset) -> tuple[set[str], set[str]]:
         for item in holder.get("ReferencedSeriesSequence") or ():
             series.add(text_of(item, "SeriesInstanceUID"))
             instances |= _instances(item.get("ReferencedInstanceSequence"))
+    for frame in mask.get("ReferencedFrameOfReferenceSequence") or ():  # PS3.3 C.8.8.5
+        for study in frame.get("RTReferencedStudySequence") or ():
+            for item in study.get("RTReferencedSeriesSequence") or ():
+                series.add(text_of(item, "SeriesInstanceUID"))
+                instances |= _instances(item.get("ContourImageSequence"))
     instances |= _instances(mask.get("SourceImageSequence"))
     for derivation in _derivations(mask):
         instances |= _instances(derivation.get("SourceImageSequence"))

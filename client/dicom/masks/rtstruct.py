@@ -20,6 +20,7 @@ from pydicom.multival import MultiValue
 
 from client.dicom.masks.contours import region_of
 from client.dicom.masks.mask_remarks import Tell, tell_covered, to_nobody, unmatched
+from client.dicom.masks.owner import plain_name
 from client.dicom.masks.seg import check_steps
 from client.dicom.masks.seg_segments import Labels, Structures
 from client.dicom.quiet import quiet
@@ -125,12 +126,12 @@ def _wanted(
     regions = {int(item.ROINumber): item for item in dataset.StructureSetROISequence}
     if len(regions) < len(dataset.StructureSetROISequence):
         _refuse("two regions of one number (3006,0022)")
-    names = {number: _plain(str(item.get("ROIName") or "")) for number, item in regions.items()}
+    names = {number: plain_name(str(item.get("ROIName") or "")) for number, item in regions.items()}
     by_name = [
         (place, number)
         for place, name in enumerate(structures, 1)
         for number, own in names.items()
-        if own == _plain(name)
+        if own == plain_name(name)
     ]
     found = by_name or [
         (place, number)
@@ -166,10 +167,6 @@ def _names_told(
         return unmatched(taken, held)
     pairs = [f"{list(structures)[place - 1]} is {n} {held[n]}" for place, n in found]
     return f"no region has a structure's name; by number {', '.join(pairs)[:100]}"
-
-
-def _plain(name: str) -> str:
-    return "".join(c for c in name.casefold() if c.isalnum())
 
 
 def _region(region: Sequence[Dataset], drawn: DrawnVolume, to_index: Float) -> NDArray[np.bool_]:
