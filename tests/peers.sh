@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what tests and benchmarks start beside us, where it may; names on stdout what is missing.
 # A PACS (orthanc), DICOM tools (dcmtk, gdcm), a validator (dicom3tools); `ip` puts each site on a
-# machine of its own, nginx and haproxy end TLS before a coordinator, gcc makes the shim that keeps
+# machine of its own, squid is a proxy, nginx and haproxy end TLS, gcc makes the shim that keeps
 # the PACS on loopback, openssl and ssh-keygen check keys and certificates. npm brings the code by
 # which viewers read a report, as its lock says.
 set -u
@@ -21,6 +21,7 @@ missing() {
   command -v gdcmconv > /dev/null || echo libgdcm-tools
   command -v gcc > /dev/null || echo gcc
   command -v nginx > /dev/null || echo nginx-light
+  [ -e /usr/lib/squid/basic_ncsa_auth ] || echo squid
   command -v haproxy > /dev/null || echo haproxy
   command -v openssl > /dev/null || echo openssl
   command -v ssh-keygen > /dev/null || echo openssh-client

@@ -1,0 +1,150 @@
+"""Squid on the way to the coordinator: names and passwords, and schemes that are not spoken."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from client.transport.joining import join
+from common.platform.errors import Unreachable
+from server.enrolment.initialise import set_up
+from server.files.coordinator_yaml import new_settings
+from server.files.folder import Folder
+from server.service.operator_client import Operator
+from tests.client.terminals import Site
+from tests.peers import library, program
+from tests.server.coordinator import free_ports
+from tests.server.service_process import service
+
+pytestmark = pytest.mark.slow
+
+HELPERS = Path("/usr/lib/squid")
+BASIC = "basic program {helpers}/basic_ncsa_auth {folder}/passwords"
+#: Nobody asks these helpers: it is enough that squid offers what they are for.
+NEGOTIATE = "negotiate program {helpers}/negotiate_kerberos_auth -s GSS_C_NO_NAME"
+NTLM = "ntlm program {helpers}/ntlm_fake_auth"
+
+
+@contextmanager
+def squid(hosts: str, schemes: tuple[str, ...]) -> Iterator[int]:
+    """Run squid for whoever shows who it is; yields its port."""
+    # It gives up root's rights, so a test's own folder would be closed to it.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with _squid(Path(folder), hosts, schemes) as port:
+            yield port
+
+
+@contextmanager
+def _squid(folder: Path, hosts: str, schemes: tuple[str, ...]) -> Iterator[int]:
+    (port,) = free_ports(1)
+    hashed = subprocess.run(
+        [program("openssl"), "passwd", "-apr1", "se cret"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (folder / "passwords").write_text(f"ward:{hashed.stdout}")
+    (folder / "hosts").write_text(f"127.0.0.1 {hosts}\n")
+    helpers = library(HELPERS / "basic_ncsa_auth", "squid").parent
+    lines = [
+        f"http_port 127.0.0.1:{port}",
+        *(f"auth_param {one.format(helpers=helpers, folder=folder)}" for one in schemes),
+        *(f"auth_param {one.split()[0]} children 1 startup=0 idle=1" for one in schemes),
+        "acl known proxy_auth REQUIRED",
+        "http_access allow known",
+        "http_access deny all",
+        f"hosts_file {folder}/hosts",
+        "dns_nameservers 127.0.0.1",
+        "pid_filename none",
+        "cache_log /dev/null",
+        "access_log none",
+        f"coredump_dir {folder}",
+        "cache deny all",
+        "pinger_enable off",
+        "shutdown_lifetime 0 seconds",
+    ]
+    (folder / "conf").write_text("".join(f"{line}\n" for line in lines))
+    with (folder / "out").open("wb") as output:
+        process = subprocess.Popen(
+            [program("squid"), "-N", "-f", folder / "conf"], stdout=output, stderr=output
+        )
+    try:
+        ends = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "out").read_text()
+                assert time.monotonic() < ends
+                time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Folder]]:
+    path = tmp_path_factory.mktemp("squid")
+    port, operator = free_ports(2)
+    found = f"coordinator.hospital.invalid:{port}"  # a name that squid alone knows
+    settings = new_settings("breast-study", found).model_copy(
+        update={"listen": f"127.0.0.1:{port}", "operator": f"127.0.0.1:{operator}"}
+    )
+    folder = Folder(path / "coordinator")
+    set_up(folder, settings)
+    with service(folder.path):
+        yield found, folder
+
+
+def invited(folder: Folder, name: str) -> str:
+    operator = Operator(folder)
+    try:
+        found = operator._call("POST", "/api/invites", {"sites": [name], "hours": 1})["invites"]
+    finally:
+        operator.close()
+    assert isinstance(found, dict)
+    return str(found[name])
+
+
+@pytest.mark.parametrize(
+    ("schemes", "login", "said"),
+    [
+        ((BASIC,), "ward:se%20cret@", None),
+        ((BASIC, NTLM, NEGOTIATE), "ward:se%20cret@", None),  # Basic is one that it takes
+        ((BASIC,), "", "The proxy wants a name and a password"),
+        ((BASIC,), "ward:wrong@", "The proxy wants a name and a password"),
+        ((NEGOTIATE, NTLM), "ward:se%20cret@", "(Negotiate, NTLM). It takes no name and password"),
+        ((NTLM,), "", "(NTLM). It takes no name and password"),
+    ],
+)
+def test_a_site_joins_through_squid_by_name_and_password_and_is_told_of_other_schemes(
+    address: tuple[str, Folder],
+    tmp_path: Path,
+    schemes: tuple[str, ...],
+    login: str,
+    said: str | None,
+) -> None:
+    host, folder = address
+    site = Site(tmp_path)
+    name = f"site-{free_ports(1)[0]}"
+    with squid(host.partition(":")[0], schemes) as port:
+        site.set_up(name=name, proxy=f"http://{login}127.0.0.1:{port}")
+        invite = invited(folder, name)
+        if said is None:
+            assert join(site.home, invite).state == "pending"
+            return
+        with pytest.raises(Unreachable) as told:
+            join(site.home, invite)
+    assert said in str(told.value)
+    assert "se%20cret" not in str(told.value)
+    assert "407" in str(told.value)
