@@ -22,6 +22,8 @@ missing() {
   command -v gcc > /dev/null || echo gcc
   command -v nginx > /dev/null || echo nginx-light
   [ -e /usr/lib/squid/basic_ncsa_auth ] || echo squid
+  command -v krb5kdc > /dev/null || echo krb5-kdc
+  command -v kadmin.local > /dev/null || echo krb5-admin-server
   command -v haproxy > /dev/null || echo haproxy
   command -v openssl > /dev/null || echo openssl
   command -v ssh-keygen > /dev/null || echo openssh-client

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import httpcore
 import httpx
 
+from client.transport.kerberos import NoTicket, ticket
 from client.transport.proxy import Proxy, Way
 from common.messages.flower_http import KEPT_SECONDS
 from common.messages.tunnel import TUNNEL_PATH, TUNNEL_PROTOCOL
@@ -67,18 +68,32 @@ class Connections(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Return a connection on which the coordinator's TLS can begin."""
         del local_address
-        proxy = self._way.proxy
+        proxy, target = self._way.proxy, _authority(host, port)
         if proxy is None:
             stream = self._sockets.connect_tcp(host, port, timeout, None, socket_options)
         else:
-            stream = self._to_proxy(proxy, timeout, socket_options)
+            try:
+                stream = self._through(proxy, target, _basic(proxy), timeout, socket_options)
+            except _WantsTicket as wanted:
+                login = f"Negotiate {_token_for(proxy, wanted)}"
+                stream = self._through(proxy, target, login, timeout, socket_options)
         try:
-            if proxy is not None:
-                _ask_proxy(stream, proxy, _authority(host, port), timeout)
             return _inside(stream, host, port, timeout) if self._way.tunnel else stream
         except BaseException:
             stream.close()
             raise
+
+    def _through(
+        self, proxy: Proxy, target: str, login: str, timeout: float | None, options: _Options | None
+    ) -> httpcore.NetworkStream:
+        """Return a connection on which a proxy passes everything on."""
+        stream = self._to_proxy(proxy, timeout, options)
+        try:
+            _ask_proxy(stream, target, login, timeout)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
 
     def _to_proxy(
         self, proxy: Proxy, timeout: float | None, options: _Options | None
@@ -131,11 +146,16 @@ def _anybodys() -> ssl.SSLContext:
     return context
 
 
+class _WantsTicket(httpcore.ProxyError):
+    """A proxy that was shown nothing takes Kerberos."""
+
+
 def _ask_proxy(
-    stream: httpcore.NetworkStream, proxy: Proxy, target: str, timeout: float | None
+    stream: httpcore.NetworkStream, target: str, login: str, timeout: float | None
 ) -> None:
     """Let the proxy connect to HOST:PORT; ProxyError says why it does not."""
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *_basic(proxy)]
+    shown = [f"Proxy-Authorization: {login}"] if login else []
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *shown]
     stream.write("".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii"), timeout)
     head = _read_head(stream, timeout)
     if 200 <= head.status < 300:
@@ -144,15 +164,30 @@ def _ask_proxy(
     if head.status == _PROXY_AUTHENTICATION:
         offered = [value.split()[0] for value in head.all("proxy-authenticate") if value.strip()]
         message = f"{message} ({', '.join(offered) or 'no scheme named'})"
+        if not login and "negotiate" in map(str.lower, offered):
+            raise _WantsTicket(message)
     raise httpcore.ProxyError(message)
 
 
-def _basic(proxy: Proxy) -> list[str]:
+def _basic(proxy: Proxy) -> str:
+    """Return what shows a name and a password; empty where the proxy's URL has none."""
     parts = urlsplit(proxy.url)
     if parts.username is None:
-        return []
+        return ""
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return [f"Proxy-Authorization: Basic {base64.b64encode(login.encode()).decode('ascii')}"]
+    return f"Basic {_text(login.encode())}"
+
+
+def _token_for(proxy: Proxy, wanted: _WantsTicket) -> str:
+    try:
+        return _text(ticket(urlsplit(proxy.url).hostname or ""))
+    except NoTicket as error:
+        message = f"{wanted}, and there is no Kerberos ticket: {error}"
+        raise httpcore.ProxyError(message) from error
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 def _read_head(stream: httpcore.NetworkStream, timeout: float | None) -> _Head:

@@ -46,10 +46,23 @@ _PROXY = (
 _PROXY_AUTHENTICATION = (
     "The proxy wants a name and a password: proxy: http://USER:PASSWORD@HOST:PORT in site.yaml."
 )
-_OTHER_AUTHENTICATION = (
-    "It takes no name and password, and neither Kerberos (Negotiate) nor NTLM is spoken here: ask "
-    "whoever runs the proxy to let this machine through by its address, or with Basic."
-)
+#: Schemes of a proxy that wants to know who asks, and what to do; the last fits any.
+_SCHEMES = {
+    "no kerberos ticket": (
+        "Let the user of this service have one: kinit, or KRB5_CLIENT_KTNAME=KEYTAB in its "
+        "environment; or write a name and a password, if the proxy takes Basic as well."
+    ),
+    "basic": _PROXY_AUTHENTICATION,
+    "negotiate": (
+        "It takes Kerberos: write its URL without a name and a password, as proxy: in site.yaml, "
+        "and let this service's user have a ticket (kinit)."
+    ),
+    "ntlm": (
+        "NTLM is not spoken here: ask whoever runs the proxy to let this machine through by its "
+        "address, or with Basic or Kerberos."
+    ),
+    "": _PROXY_AUTHENTICATION,
+}
 _PROXY_AWAY = "Compare proxy: in site.yaml, or HTTPS_PROXY, with what whoever runs the proxy says."
 _SILENT = "It is reached but does not answer; call them."
 #: What a clock may be off: signed requests are taken for about as long.
@@ -94,7 +107,8 @@ def why_not_connected(address: str, error: httpx.TransportError, proxy: str | No
     text = str(error) or type(error).__name__
     match error:
         case httpx.ProxyError():
-            advice = _PROXY if "407" not in text else _by_scheme(text)
+            known = (a for words, a in _SCHEMES.items() if words in text.lower())
+            advice = next(known) if "407" in text else _PROXY
         case httpx.ConnectError() if "no tunnel" in text:
             advice = _NO_TUNNEL
         case httpx.ConnectTimeout():
@@ -108,11 +122,6 @@ def why_not_connected(address: str, error: httpx.TransportError, proxy: str | No
             advice = next(a for words, a in _OF_THE_NETWORK.items() if words in text)
     through = "" if proxy is None else f" through the proxy {proxy}"
     return f"Cannot reach the coordinator at {address}{through}: {text.rstrip('.')}. {advice}"
-
-
-def _by_scheme(text: str) -> str:
-    """Return what to do where a proxy wants to know who asks; it names the schemes it takes."""
-    return _PROXY_AUTHENTICATION if "basic" in text.lower() else _OTHER_AUTHENTICATION
 
 
 def why_unknown(address: str, response: httpx.Response) -> str:

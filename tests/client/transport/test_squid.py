@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 HELPERS = Path("/usr/lib/squid")
 BASIC = "basic program {helpers}/basic_ncsa_auth {folder}/passwords"
 #: Nobody asks these helpers: it is enough that squid offers what they are for.
-NEGOTIATE = "negotiate program {helpers}/negotiate_kerberos_auth -s GSS_C_NO_NAME"
+NEGOTIATE = "negotiate program {helpers}/negotiate_kerberos_auth -s HTTP/localhost"
 NTLM = "ntlm program {helpers}/ntlm_fake_auth"
 
 
@@ -92,6 +92,48 @@ def _squid(folder: Path, hosts: str, schemes: tuple[str, ...]) -> Iterator[int]:
         process.wait(20)
 
 
+@pytest.fixture
+def realm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run a Kerberos realm that knows us and squid; its tickets come from keytabs."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        place.chmod(0o755)
+        (port,) = free_ports(1)
+        (place / "krb5.conf").write_text(
+            "[libdefaults]\n default_realm = WARD.TEST\n dns_lookup_kdc = false\n rdns = false\n"
+            " dns_canonicalize_hostname = false\n udp_preference_limit = 1\n"
+            f"[realms]\n WARD.TEST = {{\n  kdc = 127.0.0.1:{port}\n }}\n"
+            "[domain_realm]\n localhost = WARD.TEST\n"
+        )
+        (place / "kdc.conf").write_text(
+            f"[realms]\n WARD.TEST = {{\n  database_name = {place}/principal\n"
+            f"  key_stash_file = {place}/stash\n  kdc_listen = 127.0.0.1:{port}\n"
+            f"  kdc_tcp_listen = 127.0.0.1:{port}\n }}\n"
+        )
+        for name, value in {
+            "KRB5_CONFIG": f"{place}/krb5.conf",
+            "KRB5_KDC_PROFILE": f"{place}/kdc.conf",
+            "KRB5CCNAME": f"FILE:{place}/tickets",
+            "KRB5_CLIENT_KTNAME": f"{place}/ours",
+            "KRB5_KTNAME": f"{place}/squids",
+            "KRB5RCACHETYPE": "none",
+        }.items():
+            monkeypatch.setenv(name, value)
+        made = [program("kdb5_util"), "create", "-s", "-r", "WARD.TEST", "-P", "master"]
+        subprocess.run(made, check=True, capture_output=True)
+        for who, keytab in (("ward", "ours"), ("HTTP/localhost", "squids")):
+            for asked in (f"addprinc -randkey {who}", f"ktadd -k {place}/{keytab} {who}"):
+                typed = [program("kadmin.local"), "-q", asked]
+                subprocess.run(typed, check=True, capture_output=True)
+        (place / "squids").chmod(0o644)
+        centre = subprocess.Popen([program("krb5kdc"), "-n"], stdout=-3, stderr=-3)
+        try:
+            yield
+        finally:
+            centre.terminate()
+            centre.wait(20)
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Folder]]:
     path = tmp_path_factory.mktemp("squid")
@@ -123,8 +165,9 @@ def invited(folder: Folder, name: str) -> str:
         ((BASIC, NTLM, NEGOTIATE), "ward:se%20cret@", None),  # Basic is one that it takes
         ((BASIC,), "", "The proxy wants a name and a password"),
         ((BASIC,), "ward:wrong@", "The proxy wants a name and a password"),
-        ((NEGOTIATE, NTLM), "ward:se%20cret@", "(Negotiate, NTLM). It takes no name and password"),
-        ((NTLM,), "", "(NTLM). It takes no name and password"),
+        ((NEGOTIATE, NTLM), "ward:se%20cret@", "(Negotiate, NTLM). It takes Kerberos: write"),
+        ((NEGOTIATE,), "", "there is no Kerberos ticket: "),
+        ((NTLM,), "", "(NTLM). NTLM is not spoken here"),
     ],
 )
 def test_a_site_joins_through_squid_by_name_and_password_and_is_told_of_other_schemes(
@@ -148,3 +191,14 @@ def test_a_site_joins_through_squid_by_name_and_password_and_is_told_of_other_sc
     assert said in str(told.value)
     assert "se%20cret" not in str(told.value)
     assert "407" in str(told.value)
+
+
+@pytest.mark.usefixtures("realm")
+def test_a_site_with_a_keytab_joins_through_squid_by_kerberos(
+    address: tuple[str, Folder], tmp_path: Path
+) -> None:
+    host, folder = address
+    site = Site(tmp_path)
+    with squid(host.partition(":")[0], (NEGOTIATE, NTLM)) as port:
+        site.set_up(name="kerberos", proxy=f"http://localhost:{port}")
+        assert join(site.home, invited(folder, "kerberos")).state == "pending"
