@@ -87,8 +87,8 @@ class SiteConfig(Part):
     proxy: Annotated[str, StringConstraints(pattern=_PROXY)] | None = Field(
         default=None,
         description="The HTTP proxy on the way to the coordinator, http://HOST:PORT or "
-        "http://USER:PASSWORD@HOST:PORT (without a name, a Kerberos ticket is shown to one that wants "
-        "it); null takes HTTPS_PROXY and NO_PROXY of the environment "
+        "http://USER:PASSWORD@HOST:PORT (without a name, a Kerberos ticket is shown where one is "
+        "wanted); null takes HTTPS_PROXY and NO_PROXY of the environment "
         "(which a systemd service does not see), direct takes none.",
     )
     tunnel: Annotated[bool, Strict()] = Field(
