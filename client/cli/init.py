@@ -15,10 +15,29 @@ def init(home: Home, name: str, data: Path, labels: Path | None) -> None:
     if home.site_yaml.exists():
         message = f"{home.site_yaml} is there already. Edit it, or give another home with --home."
         raise ConfigurationError(message)
+    made = make_data(data)
     config = new_config(name, data, labels)
     make_folder(home)
     write(home, config)
+    if made:
+        say(f"Made {data}, which is empty: `wardround-site pull` or you fill it.")
     say("Next: wardround-site join INVITE   (site.yaml says where the data are)")
+
+
+def make_data(data: Path) -> bool:
+    """Make the folder for images where only it is missing; return whether it was.
+
+    Where its own place is missing too, a share may be unmounted or the path misspelt.
+    """
+    folder = data.expanduser()
+    if folder.exists() or not folder.parent.is_dir():
+        return False
+    try:
+        folder.mkdir(mode=0o750)
+    except OSError as error:
+        message = f"Cannot make {data}: {error.strerror}. Make it yourself, or give another --data."
+        raise ConfigurationError(message) from error
+    return True
 
 
 def new_config(name: str, data: Path, labels: Path | None) -> SiteConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,11 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
     found = readiness(home, site, run, _teller())
     folder = out or home.report
     text = page("client.readiness", "report.html", {"found": found, "words": words, "size": size})
-    facts = {**asdict(found), "summary": found.summary, "ready": found.is_ready}
+    facts = {
+        **asdict(replace(found, pictures=())),
+        "summary": found.summary,
+        "ready": found.is_ready,
+    }
     replace_durably(folder / "report.html", text.encode(), mode=0o600)
     content = json.dumps(facts, indent=1, allow_nan=False)
     replace_durably(folder / "report.json", content.encode(), mode=0o600)

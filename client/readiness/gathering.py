@@ -30,6 +30,7 @@ from client.dicom.reading.files import File
 from client.dicom.reasons import Unusable
 from client.readiness.kinds import kinds, remarks
 from client.readiness.needs import causes, column_rows, files_named, label_rows, mask_rows, needs_of
+from client.readiness.pictures import SeenImage, pictures_of
 from client.readiness.report import (
     Amount,
     CountTable,
@@ -117,6 +118,7 @@ def readiness(
         questions=tuple(questions_about(paths.labels, config)) if config else (),
         tables=_counted(exact),
         speed=_speed(seen, paths),
+        pictures=loaded.pictures,
         told=released(exact, _smallest(site, config)) if config and exact else None,
         telling=_telling(site, config),
     )
@@ -164,6 +166,7 @@ class _Cohort:
     facts: CohortFacts = field(default_factory=CohortFacts)
     stopped_by: str = ""
     known: bool = True  # False: it stopped before anybody was looked at
+    pictures: tuple[SeenImage, ...] = ()
 
 
 def _cohort(home: Home, site: SiteConfig, paths: CohortPaths, config: RunConfig | None) -> _Cohort:
@@ -186,7 +189,11 @@ def _cohort(home: Home, site: SiteConfig, paths: CohortPaths, config: RunConfig 
     except CohortError as error:
         return _Cohort(stopped_by=str(error), known=False)
     parts = site_of(cohort, config, site_key(home.identity_key))
-    return _Cohort(facts=facts_of(cohort, parts, config), stopped_by=cohort.doubt)
+    return _Cohort(
+        facts=facts_of(cohort, parts, config),
+        stopped_by=cohort.doubt,
+        pictures=pictures_of(cohort.items),
+    )
 
 
 # --- what was found ------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from client.cohort_statistics.account import StudyAccount
 from client.dicom.reasons import Reason, Unusable
+from client.readiness.pictures import SeenImage
 from common.messages.cohort_statistics import CohortStatistics
 
 #: Examples of a reason that are named; all of them are in the JSON.
@@ -159,6 +160,7 @@ class Readiness:
     questions: tuple[str, ...]  # what a person should look at in the table
     tables: tuple[CountTable, ...]  # outcomes, split, and histograms
     speed: Speed
+    pictures: tuple[SeenImage, ...]  # of what the network sees; in the page alone
     told: CohortStatistics | None  # what the coordinator would be told; None without a run
     telling: str  # what the site's policy says of it, in a sentence
 

@@ -105,7 +105,7 @@ def broken_cases(site: Site, tmp_path: Path, coordinator: Front) -> list[tuple[o
         ("join", coordinator.invite("x5"), "--data", site.data, "--approve", config),
         ("join", coordinator.invite("x6"), "--data", site.data, "--approve", tmp_path / "no.yaml"),
         ("init", "North Wing", "--data", site.data),
-        ("init", "north", "--data", tmp_path / "no"),
+        ("init", "north", "--data", tmp_path / "no" / "share"),
         ("status",),
         ("runs", "nothing"),
         ("approve", "nothing"),

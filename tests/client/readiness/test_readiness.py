@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 from typer.testing import CliRunner
 
 from client.cli.app import app
@@ -211,3 +215,34 @@ def test_speed_is_measured_and_room_is_compared(site: Home) -> None:
         assert speed["files_per_second"] > 10
         assert speed["cache_needed"] == 38 * 8 * 9 * 2
         assert speed["disk_free"] > np.prod([8, 9])
+
+
+def test_the_page_shows_what_the_network_sees_and_the_facts_hold_no_picture(
+    site: Home, tmp_path: Path
+) -> None:
+    assert typed(site, str(tmp_path / "run.yaml")).exit_code == 0
+    page = (site.report / "report.html").read_text(encoding="utf-8")
+    shown = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(shown) == 6
+    with Image.open(BytesIO(base64.b64decode(shown[0]))) as picture:
+        assert picture.size == (192, 192)  # 16 x 16, twelve times
+        assert len(np.unique(np.asarray(picture))) > 50
+    assert "16 x 16, one channel" in page
+    assert "data:image" not in (site.report / "report.json").read_text(encoding="utf-8")
+    assert typed(site).exit_code == 0  # without a run nothing is prepared
+    assert "data:image" not in (site.report / "report.html").read_text(encoding="utf-8")
+
+
+def test_init_makes_the_folder_for_images_and_none_above_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    def init(data: Path) -> Result:
+        words = ["init", "north", "--data", str(data), "--home", str(home)]
+        return CliRunner().invoke(app, words)
+
+    assert init(tmp_path / "no" / "share").exit_code != 0
+    assert not home.exists()
+    said = init(tmp_path / "images")
+    assert said.exit_code == 0, said.output
+    assert "which is empty" in said.output
+    assert (tmp_path / "images").is_dir()
