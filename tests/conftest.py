@@ -36,6 +36,12 @@ def _interrupts_arrive() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _claims_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what homes of tests claim out of the folder of whoever runs them."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _a_package_each() -> Iterator[None]:
     """Take each module of the tests for a distribution of its own.
 

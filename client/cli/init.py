@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from client.site.cohort_claim import claim_cohort
 from client.site.home import Home
 from client.site.site_config import SiteConfig, write_site_config
 from client.site.terminal import say
@@ -17,6 +18,7 @@ def init(home: Home, name: str, data: Path, labels: Path | None) -> None:
         raise ConfigurationError(message)
     made = make_data(data)
     config = new_config(name, data, labels)
+    claim_cohort(home, config.data)
     make_folder(home)
     write(home, config)
     if made:

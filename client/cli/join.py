@@ -8,6 +8,7 @@ from pathlib import Path
 from client.cli.init import make_folder, new_config, write
 from client.cli.records import note_change
 from client.governance.approvals import Approvals
+from client.site.cohort_claim import claim_cohort
 from client.site.home import FIRST, Home
 from client.site.site_config import SiteConfig, load_site_config
 from client.site.terminal import as_text, say
@@ -43,6 +44,7 @@ def join_coordinator(home: Home, options: JoinOptions) -> None:
         None if options.approve is None else pinned(load_config(options.approve), at_site=True)
     )
     new = _wanted_config(home, invite, options)
+    claim_cohort(home, (new or load_site_config(home.site_yaml)).data)
     make_folder(home)
     reply = join(home, text, new_key=options.new_key)
     if new is not None:

@@ -25,6 +25,7 @@ from client.node.prometheus_metrics import SiteMeters
 from client.node.reconnecting import LONGEST_PAUSE, Reconnecting
 from client.node.status import Status
 from client.node.worker_process import WorkerProcess
+from client.site.cohort_claim import claim_cohort
 from client.site.daemon_process import answering_health, locked, stopping
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
@@ -59,6 +60,7 @@ def run_daemon(home: Home, *, json_logs: bool = False) -> None:
     config, homes = load_site_config(home.site_yaml), home.joined()
     if not homes:
         load_coordinator(home)  # says what to type
+    claim_cohort(home, config.data)
     give_freed_memory_back()  # objects of a request pass through
     with locked(home.lock), open_logs(home.log, json=json_logs, name="site"), stopping() as stop:
         worker_log = home.log / "worker.log"

@@ -29,7 +29,7 @@ def test_a_coordinator_from_before_some_rounds_goes_on_elsewhere_and_nobody_is_c
         old = coordinator.address
         config = table_config(tmp_path, rounds=5, more={"privacy": PRIVATE}, size=Size(steps=2))
         run = coordinator.run(config)
-        run.saved(2)
+        run.saved(2, LONG)
         backup = tmp_path / "backup.tar"
         coordinator.type("backup", str(backup))
         assert run.end(LONG) == "done"
