@@ -113,11 +113,11 @@ class Connections(httpcore.NetworkBackend):
 def outer_certificate(way: Way, host: str, port: int, timeout: float) -> bytes:
     """Return the certificate (DER) at which TLS to an address ends, whoever's it is."""
     stream = Connections(Way(proxy=way.proxy)).connect_tcp(host, port, timeout)
+    outer = stream.start_tls(_anybodys(), host, timeout)  # which takes the socket, or closes it
     try:
-        tls = stream.start_tls(_anybodys(), host, timeout).get_extra_info("ssl_object")
-        return tls.getpeercert(True) or b""
+        return outer.get_extra_info("ssl_object").getpeercert(True) or b""
     finally:
-        stream.close()
+        outer.close()
 
 
 def _inside(
