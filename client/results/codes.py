@@ -99,6 +99,8 @@ _UNITS = {
 YES = Code("373066001", "SCT", "Yes")
 NO = Code("373067005", "SCT", "No")
 COMMENT = Code("121106", "DCM", "Comment")
+#: A picture of a finding.
+ILLUSTRATION = Code("121200", "DCM", "Illustration of ROI")
 #: PS3.16 TID 1500, row 10.
 EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 

@@ -39,6 +39,7 @@ from common.platform.code_hash import RELEASE
 
 if TYPE_CHECKING:
     from highdicom.sr import (
+        AlgorithmIdentification,
         Measurement,
         MeasurementReport,
         MeasurementsAndQualitativeEvaluations,
@@ -55,30 +56,65 @@ if TYPE_CHECKING:
     )
 
 
-def report(finding: ReportedScore, segmentation: Dataset | None) -> Dataset:
+def report(
+    finding: ReportedScore, segmentation: Dataset | None, capture: Dataset | None = None
+) -> Dataset:
     """Return the SR; preliminary and unverified, as no person has looked at it.
 
-    segmentation: the SEG of the same score, whose segments the volumes are of.
+    It is the root of a score's results (IHE AIR): it names the SEG, whose segments the volumes are
+    of, and the capture, which illustrates them.
     """
-    others = [] if segmentation is None else [segmentation]
-    dataset = document(_content(finding, segmentation), finding.source, finding.identity, others)
+    others = [one for one in (segmentation, capture) if one is not None]
+    content = _content(finding, segmentation, capture)
+    dataset = document(content, finding.source, finding.identity, others)
     stamp(dataset, finding, Kind.REPORT)
     return dataset
 
 
-def _content(finding: ReportedScore, segmentation: Dataset | None) -> MeasurementReport:
+def _content(
+    finding: ReportedScore, segmentation: Dataset | None, capture: Dataset | None
+) -> MeasurementReport:
     from highdicom.sr import MeasurementReport
 
+    answer, *more = _answers(finding)
+    if capture is not None:
+        _illustrate(answer, capture)
     found = MeasurementReport(
         observation_context=_observer(finding.score.model),
         procedure_reported=PROCEDURE,
-        imaging_measurements=[*_answers(finding), *_outlined(finding, segmentation)],
+        imaging_measurements=[answer, *more, *_outlined(finding, segmentation)],
         title=TITLE,
         referenced_images=[evidence_of(finding.source, finding.source.first)],
     )
     list_sources(found, finding.source)
     add_sentences(found, sentences(finding))
     return found
+
+
+def _illustrate(group: MeasurementsAndQualitativeEvaluations, capture: Dataset) -> None:
+    """Name the picture that was drawn of the finding."""
+    from highdicom.sr import ImageContentItem
+
+    item = ImageContentItem(
+        name=codes.ILLUSTRATION,
+        referenced_sop_class_uid=capture.SOPClassUID,
+        referenced_sop_instance_uid=capture.SOPInstanceUID,
+        relationship_type="CONTAINS",
+    )
+    group[0].ContentSequence.append(item)
+
+
+def _algorithm(model: ModelName) -> AlgorithmIdentification:
+    """Return which model it was (TID 4019)."""
+    from highdicom.sr import AlgorithmIdentification
+
+    return AlgorithmIdentification(
+        name=model.name,
+        version=model.weights,
+        manufacturer=MANUFACTURER,
+        parameters=[f"configuration SHA-256 {model.fingerprint}"],
+        family=AI,
+    )
 
 
 def _observer(model: ModelName) -> ObservationContext:
@@ -117,11 +153,7 @@ def _of_all_images(
     evaluations: Sequence[QualitativeEvaluation] = (),
 ) -> MeasurementsAndQualitativeEvaluations:
     """Return a group of numbers that have no place in the images: they are of all of them."""
-    from highdicom.sr import (
-        AlgorithmIdentification,
-        MeasurementsAndQualitativeEvaluations,
-        TrackingIdentifier,
-    )
+    from highdicom.sr import MeasurementsAndQualitativeEvaluations, TrackingIdentifier
 
     model, origin = finding.score.model, _all_images(finding)
     code = None if quantity is None else quantity.finding
@@ -135,13 +167,7 @@ def _of_all_images(
         ),
         time_point_context=time_point(finding.source.first),
         finding_type=None if code is None else codes.concept(code, ""),
-        algorithm_id=AlgorithmIdentification(
-            name=model.name,
-            version=model.weights,
-            manufacturer=MANUFACTURER,
-            parameters=[f"configuration SHA-256 {model.fingerprint}"],
-            family=AI,
-        ),
+        algorithm_id=_algorithm(model),
         measurements=numbers,
         qualitative_evaluations=evaluations,
     )
@@ -222,11 +248,12 @@ def _group(
     size = measurement(region.quantity, region.size, unit=region.unit, method=method)
     more = () if region.measured is None else feature_measurements(region.measured)
     numbers = [size, *_largest_area(region, source), *more]
-    visit = time_point(source.first)
+    visit, model = time_point(source.first), _algorithm(finding.score.model)
     if segmentation is None or not region.frames:
         return sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking,
             time_point_context=visit,
+            algorithm_id=model,
             finding_category=category,
             finding_type=kind,
             measurements=numbers,
@@ -235,6 +262,7 @@ def _group(
         return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking,
             time_point_context=visit,
+            algorithm_id=model,
             finding_category=category,
             finding_type=kind,
             measurements=numbers,
@@ -245,6 +273,7 @@ def _group(
     return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking,
         time_point_context=visit,
+        algorithm_id=model,
         finding_category=category,
         finding_type=kind,
         measurements=numbers,

@@ -88,9 +88,10 @@ def _written(finding: ReportedScore, out: Path) -> Iterator[Result]:
     drawn = _kept(finding, out, Kind.SEGMENTATION) or segmentation(finding)
     if drawn is not None:
         yield _put(finding, out, Kind.SEGMENTATION, drawn)
-    said = _kept(finding, out, Kind.REPORT) or report(finding, drawn)
-    yield _put(finding, out, Kind.REPORT, said)
     shown = _kept(finding, out, Kind.CAPTURE) or capture(finding)
+    # The report is the root of the results: it names the others.
+    said = _kept(finding, out, Kind.REPORT) or report(finding, drawn, shown)
+    yield _put(finding, out, Kind.REPORT, said)
     if shown is not None:
         yield _put(finding, out, Kind.CAPTURE, shown)
     path = out / finding.identity.file_name(Kind.DIAGNOSTIC_REPORT)

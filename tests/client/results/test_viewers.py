@@ -119,6 +119,40 @@ def test_every_number_comes_from_a_place_in_the_images_and_dcmqi_reads_it(
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("kind", ["outlines", "answer"])
+def test_the_report_is_the_root_that_names_every_other_result_and_the_model(
+    tmp_path: Path, kind: str
+) -> None:
+    sources = volume(tmp_path / "source")
+    score = outlined(sources) if kind == "outlines" else diagnosed(sources)
+    results = write_results(score, tmp_path / "out")
+    others = {r.sop_instance for r in results if r.sop_class and r.kind is not Kind.REPORT}
+    assert len(others) == (2 if kind == "outlines" else 1)
+    (path,) = [one.path for one in results if one.kind is Kind.REPORT]
+    assert faults(path) == []
+    said = dcmread(path)
+    evidence = {
+        item.ReferencedSOPInstanceUID
+        for study in said.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
+    assert others < evidence
+
+    def named(item: Dataset) -> Iterator[str]:
+        for one in item.get("ContentSequence", ()):
+            yield from (r.ReferencedSOPInstanceUID for r in one.get("ReferencedSOPSequence", ()))
+            yield from named(one)
+
+    assert others < set(named(said))
+    measured = by_dcmqi(path, tmp_path / "read.json")
+    assert all(
+        group["measurementAlgorithmIdentification"]["AlgorithmName"] == "a model"  # type: ignore[index]
+        for group in measured
+    )
+
+
+@pytest.mark.processes
 def test_a_viewer_shows_an_outline_where_it_was_drawn(tmp_path: Path) -> None:
     """On a public MR volume whose rows and columns lie askew in the patient."""
     score = hippocampus()
