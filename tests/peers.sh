@@ -29,6 +29,7 @@ missing() {
   command -v ssh-keygen > /dev/null || echo openssh-client
   [ -e /usr/include/stdlib.h ] || echo libc6-dev
   command -v node > /dev/null || echo nodejs
+  { command -v dpkg && command -v dpkg-deb; } > /dev/null || echo dpkg
   has_viewer || command -v npm > /dev/null || echo npm
 }
 
