@@ -17,6 +17,7 @@ from client.site.home import Home
 from client.transport.coordinator import load_authority, load_coordinator
 from client.transport.joining import join, state
 from client.transport.moving import follow, keep_notice, look_for_notice, pending
+from common.messages.enrolment import Invite, JoinRequest
 from common.messages.notice import Notice
 from common.platform.errors import TrustRefused, Unreachable
 from server.enrolment.certificates import (
@@ -110,6 +111,10 @@ def test_a_server_of_the_authority_that_does_not_know_the_site_is_not_followed(
     copy.enrolment.unlink()
     with front(copy.path, folder=copy) as there:
         keep_notice(home, signed(coordinator, there.address))
+        assert follow(home) is None
+        own = home.public_key.read_text().strip()
+        invite = Invite.from_text(there.invite())
+        there.enrolment.join(JoinRequest.made(invite, own))  # pending there
         assert follow(home) is None
     assert state(home).state == "accepted"
 

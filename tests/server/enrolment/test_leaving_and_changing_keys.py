@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from common.messages.enrolment import Invite, JoinRequest, LeaveRequest, RotateRequest, StateRequest
-from common.messages.signing_key import fingerprint, new_private_key, public_text
+from common.messages.signing_key import fingerprint, new_private_key, public_text, sign
 from common.platform.errors import TrustRefused
 from server.enrolment.registry import Enrolment
 
@@ -62,6 +62,14 @@ def test_nobody_else_lets_a_site_leave(enrolment: Enrolment) -> None:
     assert set(keys(enrolment).values()) == {"accepted"}
 
 
+def test_a_revoked_key_stays_revoked_and_does_not_leave(enrolment: Enrolment) -> None:
+    key = accepted(enrolment)
+    enrolment.revoke("north")
+    with pytest.raises(TrustRefused, match="does not belong here"):
+        enrolment.leave(LeaveRequest.made("north", key))
+    assert keys(enrolment) == {public_text(key): "revoked"}
+
+
 def test_the_old_key_names_the_new_one_and_is_good_for_nothing_then(enrolment: Enrolment) -> None:
     old, new = accepted(enrolment), new_private_key()
     request = RotateRequest.made("north", old, new)
@@ -111,7 +119,18 @@ def test_a_change_of_keys_that_lacks_a_signature_or_is_of_others_is_refused(
     south = accepted(enrolment, "south")
     good = RotateRequest.made("north", old, new)
     stolen = RotateRequest.made("north", thief, new)
+    # Of the old key's name and the thief's own new key, signed with that alone.
+    mine = public_text(thief)
+    content = "\n".join(("wardround-rotate-1", "north", public_text(old), mine)).encode()
+    forged = good.model_copy(
+        update={
+            "new_key": mine,
+            "signature": sign(thief, content).hex(),
+            "new_signature": sign(thief, content).hex(),
+        }
+    )
     for request in (
+        forged,
         stolen,
         stolen.model_copy(update={"public_key": public_text(old)}),
         good.model_copy(update={"new_signature": stolen.signature}),
@@ -121,7 +140,7 @@ def test_a_change_of_keys_that_lacks_a_signature_or_is_of_others_is_refused(
     ):
         with pytest.raises(TrustRefused):
             enrolment.rotate(request)
-    assert public_text(new) not in keys(enrolment)
+    assert not {public_text(new), mine} & set(keys(enrolment))
     assert keys(enrolment)[public_text(old)] == "accepted"
 
 
