@@ -60,7 +60,7 @@ def reached(subject: Subject) -> Iterator[Finding]:
             yield Finding(check="network", state="wrong", detail=problem, fix=fix)
         else:
             yield from _network(subject, way, time.monotonic() - started)
-            problem, _, fix = said.partition(". Nothing was sent. ")
+            problem, _, fix = said.partition(". Nothing of this site was sent. ")
             ends = _where_tls_ends(address, way)
             if ends and not way.tunnel:
                 problem = f"{problem}; TLS ends on the way, at {ends}"

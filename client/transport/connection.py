@@ -89,12 +89,15 @@ def why_untrusted(address: str, error: httpx.TransportError) -> str | None:
     if "CERTIFICATE_VERIFY_FAILED" in text:
         reason = text.partition("verify failed: ")[2].partition(" (_ssl")[0] or text
         advice = next(a for words, a in _OF_CERTIFICATES.items() if words in reason)
-        return f"The certificate of {address} is not accepted: {reason}. Nothing was sent. {advice}"
+        return (
+            f"The certificate of {address} is not accepted: {reason}. Nothing of this site was "
+            f"sent. {advice}"
+        )
     if "[SSL" in text:
         reason = text.partition("] ")[2].partition(" (_ssl")[0] or text
         return (
-            f"{address} does not speak TLS 1.3: {reason}. Nothing was sent. Compare the address "
-            "with the coordinator's; a proxy that opens TLS in between must let this through."
+            f"{address} does not speak TLS 1.3: {reason}. Nothing of this site was sent. Compare "
+            "the address with the coordinator's; a proxy that opens TLS in between must let this through."
         )
     return None
 
