@@ -97,7 +97,8 @@ def why_untrusted(address: str, error: httpx.TransportError) -> str | None:
         reason = text.partition("] ")[2].partition(" (_ssl")[0] or text
         return (
             f"{address} does not speak TLS 1.3: {reason}. Nothing of this site was sent. Compare "
-            "the address with the coordinator's; a proxy that opens TLS in between must let this through."
+            "the address with the coordinator's; a proxy that opens TLS in between must let this "
+            "through."
         )
     return None
 
