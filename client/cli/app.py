@@ -601,7 +601,7 @@ def calibrate(
 
 
 @app.command()
-def deidentify(
+def deidentify(  # noqa: PLR0913 - one parameter an option
     source: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="DICOM images.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Write what may leave there.")],
     dates: Annotated[
@@ -616,12 +616,16 @@ def deidentify(
     pixels_checked: Annotated[
         bool, typer.Option("--pixels-checked", help="A person looked: no text in the pictures.")
     ] = False,
+    blank_text: Annotated[
+        bool, typer.Option("--blank-text", help="Blank text that is read in the pictures.")
+    ] = False,
     every: AllOption = False,
 ) -> None:
     """Write images as they may leave: names, numbers and texts gone, identifiers by a secret key.
 
     Images whose header or kind makes text in the picture likely are withheld until a person has
-    looked. Reports, documents and waveforms are always withheld.
+    looked. Reports, documents and waveforms are always withheld. --blank-text blanks what is read
+    and shows it before and after, for that look.
     """
     from client.cli.data import deidentify as command
     from client.dicom.deidentify.deidentify import Dates, Profile
@@ -629,7 +633,9 @@ def deidentify(
     profile = Profile(
         dates=Dates(dates), keep_characteristics=keep_characteristics, pixels_checked=pixels_checked
     )
-    raise typer.Exit(command.run(_chosen(home), source, out, profile, every=every))
+    raise typer.Exit(
+        command.run(_chosen(home), source, out, profile, every=every, blank=blank_text)
+    )
 
 
 @app.command()

@@ -48,14 +48,17 @@ def _picture(patient: str, image: NDArray[np.generic]) -> SeenImage:
     grey = ((flat - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8)
     strip = np.concatenate(list(grey[:_MOST_CHANNELS]), axis=1)
     times = max(1, _SHOWN_PIXELS // max(grey.shape[1:]))
-    return SeenImage(patient=patient, said=said, uri=_uri(strip.repeat(times, 0).repeat(times, 1)))
+    return SeenImage(
+        patient=patient, said=said, uri=png_uri(strip.repeat(times, 0).repeat(times, 1))
+    )
 
 
 def _channels(count: int) -> str:
     return "one channel" if count == 1 else f"{count} channels"
 
 
-def _uri(grey: NDArray[np.uint8]) -> str:
+def png_uri(grey: NDArray[np.uint8]) -> str:
+    """Return a picture, (rows, columns[, 3]), as it stands in a page."""
     from PIL import Image
 
     out = BytesIO()

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from client.dicom.deidentify.blanked_text import BlankedFrame, blank_text
 from client.dicom.deidentify.deidentify import Profile, Withheld, deidentify
+from client.dicom.deidentify.pixel_data import Change
+from client.dicom.pixels.burned_in_text import FindText, text_finder
+from client.readiness.pictures import png_uri
 from client.site.home import Home
 from client.site.pseudonyms import Pseudonyms, pseudonyms
 from client.site.site_config import load_site_config
 from client.site.terminal import as_text, say, table
 from common.platform.durable_files import replace_durably
 from common.platform.errors import CohortError, ConfigurationError, ExitCode
+from common.platform.html_page import page
+
+#: Frames in the page of what was blanked.
+_MOST_SHOWN = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +33,24 @@ class _Outcome:
     withheld: tuple[tuple[Path, str], ...]  # file and why
 
 
-def run(home: Home, source: Path, out: Path, profile: Profile, *, every: bool) -> ExitCode:
+def run(
+    home: Home, source: Path, out: Path, profile: Profile, *, every: bool, blank: bool = False
+) -> ExitCode:
     """Write the de-identified twins of a file, or of all below a folder, and say what stayed."""
     load_site_config(home.site_yaml)  # the key belongs to a site; this says how to make one
     files = _files(source, out)
-    outcome = _release(files, out, pseudonyms(home.identity_key), profile)
+    blanking = _Blanking(_finder()) if blank else None
+    outcome = _release(files, out, pseudonyms(home.identity_key), profile, blanking)
+    if blanking is not None and blanking.frames:
+        where = home.folder / "blanked-text.html"
+        blanking.write(where)
+        say(f"Text was blanked in {blanking.frames} frames. Look at {where}: no reader finds all.")
     images = "image" if outcome.written == 1 else "images"
     patients = "patient" if outcome.patients == 1 else "patients"
     say(f"Wrote {outcome.written} {images} of {outcome.patients} {patients} to {out}.")
     if outcome.written:
-        say("Look at some of them before they leave: what stands in the picture was not changed.")
+        changed = "" if blank else ": what stands in the picture was not changed"
+        say(f"Look at some of them before they leave{changed}.")
     if outcome.withheld:
         say("Withheld:")
         counts = Counter(why for _, why in outcome.withheld)
@@ -62,14 +79,51 @@ def _files(source: Path, out: Path) -> list[Path]:
     return files
 
 
-def _release(files: list[Path], out: Path, names: Pseudonyms, profile: Profile) -> _Outcome:
+def _finder() -> FindText:
+    found = text_finder()
+    if found is None:
+        message = "--blank-text needs a reader of text: install ocr.txt (docs/install.md)."
+        raise ConfigurationError(message)
+    return found
+
+
+@dataclass
+class _Blanking:
+    """Blanks text, and keeps what is shown to a person."""
+
+    find: FindText
+    frames: int = 0
+    shown: list[Mapping[str, str | int]] = field(default_factory=list)
+
+    def change(self, path: Path) -> Change:
+        """Return what blanks the text of a file."""
+
+        def show(frame: BlankedFrame) -> None:
+            self.frames += 1
+            if len(self.shown) < _MOST_SHOWN:
+                pictures = {"before": png_uri(frame.before), "after": png_uri(frame.after)}
+                self.shown.append({"file": str(path), "boxes": frame.boxes, **pictures})
+
+        return lambda frames: blank_text(frames, self.find, show)
+
+    def write(self, where: Path) -> None:
+        """Write the page, for this user alone."""
+        more = self.frames - len(self.shown)
+        text = page("client.cli.data", "blanked.html", {"shown": self.shown, "more": more})
+        replace_durably(where, text.encode(), mode=0o600)
+
+
+def _release(
+    files: list[Path], out: Path, names: Pseudonyms, profile: Profile, blanking: _Blanking | None
+) -> _Outcome:
     """Release one file after another; names of folders and files are pseudonyms as well."""
     patients: set[str] = set()
     written: set[str] = set()
     withheld: list[tuple[Path, str]] = []
     for path in files:
+        own = profile if blanking is None else replace(profile, change=blanking.change(path))
         try:
-            released = deidentify(path, names, profile)
+            released = deidentify(path, names, own)
         except (Withheld, OSError) as why:
             withheld.append((path, str(why)))
             continue

@@ -8,7 +8,7 @@ bits, in a codec's comments or behind the end. tests/client/dicom/deidentify/tes
 plants canaries in all of these places and searches the bytes that come out.
 
 Not guaranteed: what can be seen in the pixels. Text in the picture is refused where the header
-or the kind of image makes it likely, unless a person has looked; a face in a CT or MR of the head
+or the kind of image makes it likely, unless a person has looked (blanked_text.py helps); a face in a CT or MR of the head
 can be rebuilt from it. Nor is a patient hidden from somebody who has the same image: its pixels
 and its acquisition's numbers are as they were.
 """
@@ -28,7 +28,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from client.dicom.deidentify.attribute_table import IMAGES
 from client.dicom.deidentify.burned_in_header import may_show_who
-from client.dicom.deidentify.pixel_data import clean_pixels
+from client.dicom.deidentify.pixel_data import Change, clean_pixels
 from client.dicom.deidentify.replaced_values import Cleaner, code
 from client.dicom.quiet import quiet
 from client.dicom.reading.never_decoded import check_pictured
@@ -51,6 +51,7 @@ class Profile:
     dates: Dates = Dates.SHIFT
     keep_characteristics: bool = False  # sex, age, size, weight
     pixels_checked: bool = False  # a person looked, and there is no text in the pictures
+    change: Change | None = None  # of the pixels, such as text that is blanked
 
 
 class Withheld(Exception):
@@ -71,8 +72,9 @@ def deidentify(path: Path, names: Pseudonyms, profile: Profile) -> Released:
     with quiet():
         try:
             source = read_dataset(path)
-            _check(source, profile)
+            _check(source)
             dataset = _cleaned(source, names, profile)
+            _check_pictures(source, profile)
             released = Released(
                 patient=str(dataset.PatientID),
                 instance=str(dataset.SOPInstanceUID),
@@ -90,7 +92,7 @@ def deidentify(path: Path, names: Pseudonyms, profile: Profile) -> Released:
         return released
 
 
-def _check(source: Dataset, profile: Profile) -> None:
+def _check(source: Dataset) -> None:
     """Refuse what no table can clean."""
     sop_class = UID(str(source.get("SOPClassUID") or ""))
     if sop_class not in IMAGES:
@@ -107,6 +109,10 @@ def _check(source: Dataset, profile: Profile) -> None:
         message = "Its values go through a table (Modality LUT), which could hold anything."
         raise Withheld(message)
     check_pictured(source)
+
+
+def _check_pictures(source: Dataset, profile: Profile) -> None:
+    """Withhold what may show who it is; last, so that a person is shown what was blanked."""
     if not profile.pixels_checked and (why := may_show_who(source)):
         message = f"{why}. Look at it; if nobody can be recognised, give --pixels-checked."
         raise Withheld(message)
@@ -121,7 +127,7 @@ def _cleaned(source: Dataset, names: Pseudonyms, profile: Profile) -> Dataset:
         keep_characteristics=profile.keep_characteristics,
     )
     dataset = cleaner.dataset(source)
-    clean_pixels(source, dataset)
+    clean_pixels(source, dataset, profile.change)
     dataset.PatientID = dataset.PatientName = names.patient(patient)
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = ["Wardround: named attributes only", "PS3.15 2026c annex E"]
@@ -136,6 +142,8 @@ def _cleaned(source: Dataset, names: Pseudonyms, profile: Profile) -> Dataset:
 def _codes(profile: Profile) -> Iterator[Dataset]:
     """Yield profile and options (PS3.16 CID 7050)."""
     yield code("113100", "Basic Application Confidentiality Profile")
+    if profile.change is not None:
+        yield code("113101", "Clean Pixel Data Option")
     if profile.dates is Dates.SHIFT:
         yield code("113107", "Retain Longitudinal Temporal Information Modified Dates Option")
     if profile.keep_characteristics:

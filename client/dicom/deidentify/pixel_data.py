@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -10,14 +12,19 @@ from pydicom.uid import UID
 from client.dicom.codec.decode import LARGEST_BYTES, decode, frames_of
 from client.dicom.reasons import Reason, UnusableFile
 
+#: Changes frames, (frames, rows, columns[, 3]).
+Change = Callable[[NDArray[np.generic]], NDArray[np.generic]]
 
-def clean_pixels(source: Dataset, target: Dataset) -> None:
+
+def clean_pixels(source: Dataset, target: Dataset, change: Change | None = None) -> None:
     """Put the source's image into the target, uncompressed, with the attributes that say how.
 
     Palettes and YBR become RGB. What a compressed stream carries besides the image (comments,
     application segments, unused segments) has no way into the result.
     """
     stored = _stored(source)
+    if change is not None:
+        stored = change(stored)
     if stored.dtype.kind not in "uib":
         raise UnusableFile(Reason.DECODE_ERROR, "pixels of this kind are not released")
     color = stored.ndim == 4
