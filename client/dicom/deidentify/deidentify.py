@@ -8,9 +8,9 @@ bits, in a codec's comments or behind the end. tests/client/dicom/deidentify/tes
 plants canaries in all of these places and searches the bytes that come out.
 
 Not guaranteed: what can be seen in the pixels. Text in the picture is refused where the header
-or the kind of image makes it likely, unless a person has looked (blanked_text.py helps); a face in a CT or MR of the head
-can be rebuilt from it. Nor is a patient hidden from somebody who has the same image: its pixels
-and its acquisition's numbers are as they were.
+or the kind of image makes it likely, unless a person has looked (blanked_text.py helps); a face in
+a CT or MR of the head can be rebuilt from it. Nor is a patient hidden from somebody who has the
+same image: its pixels and its acquisition's numbers are as they were.
 """
 
 from __future__ import annotations

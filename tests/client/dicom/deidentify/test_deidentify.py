@@ -116,7 +116,7 @@ def raw_numbers(
     return NUMBERS(source, tag, representation, value)
 
 
-def raw_pixels(source: Dataset, target: Dataset) -> None:
+def raw_pixels(source: Dataset, target: Dataset, _change: object = None) -> None:
     for name in (
         "Rows",
         "Columns",
