@@ -152,7 +152,8 @@ class MessageLoop:
         if finished.unkept:
             self.transport.tell("an answer cannot be kept", {"why": finished.unkept})
             for x in of:
-                no = self._no(x.question, RefusalReason.FAILED)
+                reason = RefusalReason.NO_ROOM if finished.is_full else RefusalReason.FAILED
+                no = self._no(x.question, reason)
                 self._letters[x.delivery.id] = replace(x, refusal=no)
         if not finished.failed or finished.unreadable or finished.unkept:
             quarantine.end(name)

@@ -57,6 +57,7 @@ from common.messages.wire import (
     StatisticsRequest,
     TrainRequest,
 )
+from common.platform.disk_room import is_for_want_of_room
 from common.platform.errors import (
     CohortError,
     ConfigurationError,
@@ -141,6 +142,8 @@ class RequestHandler:
             self._tell(str(error))
             return refusal(request, self._context.name, RefusalReason.BEGUN)
         except (CohortError, ConfigurationError, UnsafeModel) as error:
+            if is_for_want_of_room(error, self._context.ledger.parent):
+                raise
             self._tell(f"Run {request.run} cannot use this site: {error}")
             return refusal(request, self._context.name, RefusalReason.CONFIGURATION)
 

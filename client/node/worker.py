@@ -33,10 +33,21 @@ from common.data.weight_files import take_weights_from
 from common.messages.packing import Encoding
 from common.messages.signed_envelope import Envelope, read_envelope, seal, unseal
 from common.messages.signing_key import load_private, sign
-from common.messages.wire import Answer, Proposal, RefusalReason, Request, SiteUpdate
+from common.messages.wire import (
+    Answer,
+    Proposal,
+    Refusal,
+    RefusalReason,
+    Request,
+    SiteUpdate,
+    TrainRequest,
+)
+from common.platform.disk_room import is_for_want_of_room, room_left
 from common.platform.errors import AnswerNotAdmitted, StateDamaged
 
 _GIB = 1 << 30
+#: For the ledger, its journal, records and logs.
+_SPARE_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +79,7 @@ def main(home: Home, jobs: TextIO, results: TextIO) -> None:
             say({"unreadable": job.question, "why": str(error)})
             continue
         say({"working": job.question})
-        answer = answered(
+        answer = without_room(request, config.name, home, tell) or answered(
             handler, request, config.name, tell, tell_failures=config.policy.tell_failures
         )
         envelope = seal(answer, _encoding(request, answer))
@@ -77,7 +88,8 @@ def main(home: Home, jobs: TextIO, results: TextIO) -> None:
         except OSError as error:
             # A full disk is no fault of the request, which may be asked again.
             tell(f"Run {request.run}, round {request.round}: its answer cannot be kept: {error!r}")
-            say({"unkept": job.question, "why": str(error)})
+            full = is_for_want_of_room(error, home.outbox)
+            say({"unkept": job.question, "why": str(error), "full": full})
             continue
         say({"done": job.question, "seconds": time.monotonic() - start})
 
@@ -118,10 +130,31 @@ def answered(
     except Exception as error:  # noqa: BLE001 - a bad request must not end the worker
         place = failure_place(error)
         tell(f"Run {request.run}, round {request.round} failed here: {error!r} ({place})")
+        if is_for_want_of_room(error):
+            return refusal(request, site, RefusalReason.NO_ROOM)
         no = refusal(request, site, RefusalReason.FAILED)
         public = request.config.privacy == "none"
         tells = public if tell_failures == "without_privacy" else tell_failures
         return replace(no, place=place) if tells else no
+
+
+def without_room(
+    request: Request, site: str, home: Home, tell: Callable[[str], None]
+) -> Refusal | None:
+    """Refuse before anything is charged where there is no room to keep what would be charged for.
+
+    An answer is no larger than its request, and stays until its round is over.
+    """
+    weights = request.weights if isinstance(request, TrainRequest) else {}
+    needed = _SPARE_BYTES + 2 * sum(value.nbytes for value in weights.values())
+    left = min(room_left(place) for place in (home.folder, home.outbox, home.ledger))
+    if left >= needed:
+        return None
+    tell(
+        f"Run {request.run}, round {request.round}: {left / 1e6:.1f} MB are free below "
+        f"{home.folder}, expected {needed / 1e6:.1f} MB. Free some space; it goes on by itself."
+    )
+    return refusal(request, site, RefusalReason.NO_ROOM)
 
 
 def _encoding(request: Request, answer: Answer) -> Encoding:

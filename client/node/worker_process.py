@@ -48,6 +48,7 @@ class Finished:
     failed: bool  # True: the worker died over it too often, and there is no answer
     unreadable: str = ""  # why it is no request
     unkept: str = ""  # why its answer could not be kept
+    is_full: bool = False  # True: for want of room
 
 
 class WorkerProcess:
@@ -194,10 +195,12 @@ class WorkerProcess:
             case {"unreadable": str(question), "why": str(why)}:
                 self._is_free()
                 return Finished(question=question, seconds=0.0, failed=True, unreadable=why)
-            case {"unkept": str(question), "why": str(why)}:
+            case {"unkept": str(question), "why": str(why), "full": bool(full)}:
                 self._is_free()
                 self._deaths.pop(question, None)
-                return Finished(question=question, seconds=0.0, failed=True, unkept=why)
+                return Finished(
+                    question=question, seconds=0.0, failed=True, unkept=why, is_full=full
+                )
             case {"ready": _}:
                 self._ready = True
                 self._is_free()

@@ -13,6 +13,7 @@ class RefusalReason(Enum):
     BUDGET = "the privacy budget of this cohort does not allow it"
     CONFIGURATION = "the configuration does not fit this site's data"
     FAILED = "the site failed; its own log says why"
+    NO_ROOM = "the site has no room on its disk for now"
     UNREADABLE = "the site cannot read the request, or it is larger than the site takes"
     SET_ASIDE = "the request ended the site's worker twice, so the site set it aside"
     NOT_APPROVED = "the site has not approved this configuration yet"
@@ -45,4 +46,12 @@ class RefusalReason(Enum):
 
 
 #: These pass by themselves or with a word of the site's admin; nobody counts on the others.
-PASSING = frozenset({RefusalReason.NOT_APPROVED, RefusalReason.PAUSED, RefusalReason.HOURS})
+PASSING = frozenset(
+    {
+        RefusalReason.NOT_APPROVED,
+        RefusalReason.PAUSED,
+        RefusalReason.HOURS,
+        RefusalReason.RECORDS,
+        RefusalReason.NO_ROOM,
+    }
+)

@@ -10,13 +10,13 @@ again in the same way and goes on from its last saved round. Its exit status is 
 from __future__ import annotations
 
 import ctypes
-import errno
 import hashlib
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -32,6 +32,7 @@ from common.bundle.evidence import (
 from common.config.run_config import RunConfig, load_config
 from common.data.weight_files import take_weights_from
 from common.messages.wire import StatisticsRequest
+from common.platform.disk_room import is_for_want_of_room
 from common.platform.durable_files import replace_durably
 from common.platform.errors import ExitCode, LinkDown, RunFailed, WardroundError
 from common.platform.freed_memory import give_freed_memory_back, sort_out_what_stays
@@ -67,16 +68,25 @@ class RunOrder:
     waits: bool = False  # for every one of them, before the first round
 
 
-#: Somebody makes room again, sooner or later.
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
 class _Stopped(BaseException):
     """The service asks this process to stop."""
 
 
 def main(folder: Folder, run: str) -> ExitCode:
-    """Run to the end, or until it is stopped; the board says how it ended."""
+    """Run to the end, or until it is stopped; the board says how it ended.
+
+    What fails for want of room is tried again: somebody makes some, sooner or later.
+    """
+    try:
+        return _main(folder, run)
+    except Exception as error:
+        if not is_for_want_of_room(error, folder.path):
+            raise
+        _log_line(f"{type(error).__name__}: {error}")
+        return ExitCode.TRY_AGAIN
+
+
+def _main(folder: Folder, run: str) -> ExitCode:
     place = folder.run(run)
     order, config = read_order(place), load_config(place.config)
     board = Board(
@@ -102,10 +112,11 @@ def main(folder: Folder, run: str) -> ExitCode:
         _tell_end(board, "stopped", message)
     except WardroundError as error:
         message = str(error)
+        passes = isinstance(error, LinkDown) or is_for_want_of_room(error, folder.path)
         _tell_end(board, "failed", message)
-        return ExitCode.TRY_AGAIN if isinstance(error, LinkDown) else error.exit_code
+        return ExitCode.TRY_AGAIN if passes else error.exit_code
     except OSError as error:
-        passes = error.errno in _NO_SPACE
+        passes = is_for_want_of_room(error, folder.path)
         where = f"{error.strerror}: {error.filename or place.path}."
         message = f"{where} Nothing saved before is lost{'.' if passes else '; resume it.'}"
         _tell_end(board, "failed", message)
@@ -120,7 +131,13 @@ def _tell_end(board: Board, state: str, message: str) -> None:
     try:
         board.end(state, message)
     except OSError:
-        sys.stderr.write(f"{message}\n")
+        _log_line(message)
+
+
+def _log_line(text: str) -> None:
+    """Write the log's last line, past buffers: one that cannot be emptied changes the exit status."""
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode())
 
 
 def read_order(place: RunFolder) -> RunOrder:
@@ -261,4 +278,9 @@ def run(arguments: Sequence[str]) -> int:
     end_with_the_service()
     folder, name = Folder(Path(arguments[0])), arguments[1]
     take_weights_from(folder.weights)
-    return main(folder, name)
+    ended = main(folder, name)
+    try:
+        sys.stderr.flush()
+    except OSError:  # the log's disk is full, and Python would end with a status of its own
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - it is the process's to its end
+    return ended

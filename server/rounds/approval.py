@@ -6,19 +6,22 @@ import time
 from collections.abc import Collection, Mapping
 
 from common.config.run_config import RunConfig
+from common.messages.refusals import PASSING
 from common.messages.wire import Answer, Proposal, Refusal, RefusalReason, Standing
 from common.platform.errors import RunFailed
 from server.files.status_writer import Board
 
-#: Reasons that pass by themselves or with a word of the site's admin: asked again soon.
+#: Reasons that pass with a word of the site's admin: asked again soon.
 _SOON = frozenset({RefusalReason.NOT_APPROVED, RefusalReason.PAUSED})
 _SOON_SECONDS = 2.0
+#: A full disk is looked at again.
+_ROOM_SECONDS = 10.0
 #: Hours begin, failures are mended, policies change: asked again, but not counted on.
 _LATER_SECONDS = 60.0
 #: A site whose answers were closed so often is not asked any more, by this process.
 _MOST_FAULTS = 3
 #: Nobody waits for sites that said this.
-_NO = frozenset(RefusalReason) - _SOON - {RefusalReason.HOURS}
+_NO = frozenset(RefusalReason) - PASSING
 
 
 class Approval:
@@ -150,5 +153,9 @@ class Approval:
         refusal = self.refusals.get(name)
         if name in self.faults:
             return time.monotonic() - self._asked[name] > _LATER_SECONDS
-        soon = refusal is None or refusal.reason in _SOON
-        return time.monotonic() - self._asked[name] > (_SOON_SECONDS if soon else _LATER_SECONDS)
+        seconds = _LATER_SECONDS
+        if refusal is None or refusal.reason in _SOON:
+            seconds = _SOON_SECONDS
+        elif refusal.reason is RefusalReason.NO_ROOM:
+            seconds = _ROOM_SECONDS
+        return time.monotonic() - self._asked[name] > seconds

@@ -23,8 +23,9 @@ def two(tmp_path: Path) -> Iterator[Federation]:
         yield found
 
 
-def order(two: Federation, folder: Path, name: str, **more: str) -> RunAt:
-    return two.coordinator.run(table_config(folder, name, rounds=2, more=more, size=Size()))
+def order(two: Federation, folder: Path, name: str, minutes: float = 1.0, **more: str) -> RunAt:
+    size = Size(minutes=minutes)
+    return two.coordinator.run(table_config(folder, name, rounds=2, more=more, size=size))
 
 
 def put_back(site: SiteAt, copy: Path) -> None:
@@ -47,7 +48,8 @@ def test_a_home_from_before_a_run_and_a_withdrawal_is_refused_and_its_remedies_w
     newest = Path(shutil.copytree(east.home.folder, tmp_path / "newest"))
     put_back(east, copy)
     two.start()
-    run = order(two, tmp_path, "third")  # without privacy: the patient counts there, too
+    # So long it waits for the newest copy; without privacy, where the patient counts, too.
+    run = order(two, tmp_path, "third", minutes=0.3)
     assert run.end(LONG) == "failed"
     assert "east: the site's own records are not the newest" in run.message
     assert not [x for x in east.sent() if x.disclosure.run == run.place.path.name]
