@@ -135,7 +135,7 @@ def _tell_end(board: Board, state: str, message: str) -> None:
 
 
 def _log_line(text: str) -> None:
-    """Write the log's last line, past buffers: one that cannot be emptied changes the exit status."""
+    """Write the log's last line past buffers: one that stays full changes the exit status."""
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())
 
