@@ -57,7 +57,7 @@ from common.messages.wire import (
     StatisticsRequest,
     TrainRequest,
 )
-from common.platform.disk_room import is_for_want_of_room
+from common.platform.durable_files import is_for_want_of_room
 from common.platform.errors import (
     CohortError,
     ConfigurationError,

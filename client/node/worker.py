@@ -42,7 +42,7 @@ from common.messages.wire import (
     SiteUpdate,
     TrainRequest,
 )
-from common.platform.disk_room import is_for_want_of_room, room_left
+from common.platform.durable_files import is_for_want_of_room, room_left
 from common.platform.errors import AnswerNotAdmitted, StateDamaged
 
 _GIB = 1 << 30

@@ -1,10 +1,19 @@
-"""Durable writing: a file is whole or not there."""
+"""Durable writing: a file is whole or not there; what failed for want of room can be told.
+
+Public: is_for_want_of_room, replace_durably, room_left.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: With less than this, what failed may have failed for it, in whatever words.
+_NO_ROOM_BYTES = 1024 * 1024
 
 
 def replace_durably(
@@ -35,3 +44,39 @@ def replace_durably(
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def room_left(place: Path) -> int:
+    """Return the free bytes of the file system that a file or folder is on, or would be."""
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize
+
+
+def is_for_want_of_room(error: BaseException, *places: Path) -> bool:
+    """Return whether an error says that a disk is full, or came while one of `places` has no room.
+
+    Libraries tell of a full disk in many ways (SQLite as a disk error of its journal), and by the
+    time that somebody looks there may be room again: so both are asked.
+    """
+    if any(_says_so(one) for one in _chain(error)):
+        return True
+    return any(room_left(place) < _NO_ROOM_BYTES for place in places)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        within = getattr(error, "orig", None)  # SQLAlchemy's
+        if isinstance(within, BaseException):
+            yield within
+        error = error.__cause__ or error.__context__
+
+
+def _says_so(error: BaseException) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in _FULL

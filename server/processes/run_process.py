@@ -32,8 +32,7 @@ from common.bundle.evidence import (
 from common.config.run_config import RunConfig, load_config
 from common.data.weight_files import take_weights_from
 from common.messages.wire import StatisticsRequest
-from common.platform.disk_room import is_for_want_of_room
-from common.platform.durable_files import replace_durably
+from common.platform.durable_files import is_for_want_of_room, replace_durably
 from common.platform.errors import ExitCode, LinkDown, RunFailed, WardroundError
 from common.platform.freed_memory import give_freed_memory_back, sort_out_what_stays
 from server.aggregation.rules import aggregator_of

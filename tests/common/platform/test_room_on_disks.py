@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from common.platform import disk_room
-from common.platform.disk_room import is_for_want_of_room, room_left
+from common.platform import durable_files
+from common.platform.durable_files import is_for_want_of_room, room_left
 from common.platform.errors import StateDamaged
 
 
@@ -48,6 +48,6 @@ def test_what_fails_while_there_is_no_room_may_have_failed_for_it(
         room_left(tmp_path), rel=0.1
     )
     monkeypatch.setattr(
-        disk_room.os, "statvfs", lambda _: SimpleNamespace(f_bavail=100, f_frsize=4096)
+        durable_files.os, "statvfs", lambda _: SimpleNamespace(f_bavail=100, f_frsize=4096)
     )
     assert is_for_want_of_room(ValueError("an odd file"), tmp_path)
