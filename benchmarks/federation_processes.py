@@ -20,6 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from client.site.home import Home
+from client.transport.joining import join
+from common.messages.signing_key import fingerprint, load_private, public_text
+
 BIN = Path(sys.executable).parent
 #: One thread each, and Flower reports to nobody.
 ENVIRONMENT: Mapping[str, str] = {
@@ -116,6 +122,27 @@ class Federation:
         """Start a site's daemon."""
         command = [BIN / "wardround-site", "start", "--home", self.home(site)]
         return self._processes.start(site, command)
+
+    def join_light(self, names: Sequence[str]) -> None:
+        """Let many more sites join at once, with the first one's site.yaml and no data."""
+        invites = self._processes.folder / "light"
+        self._coordinator("invite", *names, "--out", str(invites))
+        settings = (self.home(self.sites[0]) / "site.yaml").read_text()
+        accepted = []
+        for name in names:
+            home = Home(self.home(name))
+            home.folder.mkdir()
+            home.site_yaml.write_text(settings.replace(self.sites[0], name))
+            invite = next(path for path in invites.iterdir() if name in path.name)
+            join(home, invite.read_text())
+            accepted.append(f"{name}={fingerprint(public_text(load_private(home.key)))}")
+        self._coordinator("sites", "accept", *accepted)
+        self.sites += tuple(names)
+
+    def online(self) -> int:
+        """Return how many sites the coordinator sees."""
+        said = self._run("wardround-coordinator", "sites", "--json", "--folder", str(self.folder))
+        return said.stdout.count('"online": true')
 
     def start_run(self, config: str) -> Path:
         """Start a run and return its folder."""

@@ -2,9 +2,9 @@
 
     python benchmarks/random_site.py HOME
 
-The letters are the daemon's own (client/node/message_loop.py), signed with the site's key; instead
-of the worker, this process writes an answer of normal noise of the network's shapes, as a
-private update is, and says yes to every proposal.
+It is the daemon itself (client/node/daemon.py); instead of its worker, this process writes an
+answer of normal noise of the network's shapes, as a private update is, and says yes to every
+proposal.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import torch
@@ -19,21 +20,16 @@ from prometheus_client import CollectorRegistry
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from client.governance.approvals import Approvals
-from client.governance.disclosures import Disclosures
-from client.governance.records_check import SiteRecords
-from client.governance.request_admission import AdmissionContext
-from client.node.message_loop import MessageLoop, TransportContext
+from client.node.daemon import _Daemon
 from client.node.prometheus_metrics import SiteMeters
 from client.node.worker import read_request
 from client.node.worker_process import Finished, WorkerProcess
 from client.site.home import Home
 from client.site.site_config import load_site_config
-from client.transport.coordinator import load_authority, load_coordinator
-from client.transport.fleet_client import HEARTBEAT_SECONDS, FleetClient
+from client.transport.coordinator import load_coordinator
+from client.transport.fleet_client import PendingMessage
 from client.transport.inbox import Inbox
 from client.transport.outbox import Outbox
-from client.transport.quarantine import Quarantine
 from common.messages.signed_envelope import seal
 from common.messages.signing_key import load_private, sign
 from common.messages.wire import (
@@ -46,6 +42,9 @@ from common.messages.wire import (
     Standing,
     TrainRequest,
 )
+
+#: Where a site notes when requests came.
+ARRIVALS = "arrivals"
 
 
 class NoiseWorker(WorkerProcess):
@@ -104,41 +103,23 @@ def main(home: Home) -> None:
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: over.set())
     config, coordinator = load_site_config(home.site_yaml), load_coordinator(home)
-    key, outbox = load_private(home.key), Outbox(home.outbox)
-    transport = TransportContext(
-        name=config.name,
-        to=coordinator.name,
-        key=key,
-        inbox=Inbox(home.inbox),
-        outbox=outbox,
-        disclosures=Disclosures(home.disclosures),
-        records=SiteRecords(home),
-        worker=NoiseWorker(home, config.name, outbox),
-        quarantine=Quarantine(home.quarantine),
-        meters=SiteMeters(CollectorRegistry()),
-        tell=lambda event, facts: print(event, facts, flush=True),
-    )
-    admission = AdmissionContext(
-        config=config,
-        coordinator=coordinator.fingerprint,
-        paused=home.paused,
-        approvals=Approvals(home.approvals),
-    )
-    correspondence = MessageLoop(transport, admission)
-    fleet = FleetClient(coordinator.address, load_authority(home, coordinator), key)
-    node = fleet.activate()
-    threading.Thread(target=_beat, args=(fleet, over), daemon=True).start()
-    while not over.is_set():
-        if not correspondence.turn(fleet, 1.0) and correspondence.open:
-            over.wait(0.05)
-    fleet.deactivate(node)
-    fleet.close()
+    worker = NoiseWorker(home, config.name, Outbox(home.outbox))
+    daemon = _Daemon(home, config, coordinator, worker, SiteMeters(CollectorRegistry()))
+    _note_arrivals(home.folder / ARRIVALS)
+    daemon.serve(over, lambda _status: None)
+    daemon.close()
 
 
-def _beat(fleet: FleetClient, over: threading.Event) -> None:
-    """Say that the site is here, also while it is at work for long."""
-    while not over.wait(HEARTBEAT_SECONDS / 2):
-        fleet.heartbeat()
+def _note_arrivals(path: Path) -> None:
+    """Note how many seconds after it was made each request is here."""
+    keep = Inbox.keep
+
+    def noted(inbox: Inbox, delivery: PendingMessage) -> None:
+        with path.open("a") as file:
+            file.write(f"{time.time() - delivery.created_at:.4f}\n")
+        keep(inbox, delivery)
+
+    Inbox.keep = noted  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from client.site.home import Home
 from client.site.site_config import SiteConfig
 from client.transport.coordinator import Coordinator, load_authority
-from client.transport.fleet_client import HEARTBEAT_SECONDS, FleetClient
+from client.transport.fleet_client import FleetClient
+from client.transport.listening import ListeningClient
 from client.transport.proxy import way_to
+from common.messages.pull_headers import HEARTBEAT_SECONDS
 from common.platform.errors import LinkDown, SiteUnknown
 from common.platform.logs import log
 
@@ -30,7 +32,7 @@ _log = log("site")
 class _Link:
     """The connection, while there is one."""
 
-    fleet: FleetClient
+    fleet: ListeningClient
     node_id: int
 
 
@@ -85,7 +87,7 @@ class Reconnecting:
     def _connect(self, config: SiteConfig) -> _Link:
         authority = load_authority(self._home, self._coordinator)
         way = way_to(self._coordinator.address, config)
-        fleet = FleetClient(self._coordinator.address, authority, self._key, way)
+        fleet = ListeningClient(self._coordinator.address, authority, self._key, way)
         try:
             node_id = self._activate(fleet)
         except BaseException:
@@ -111,9 +113,14 @@ class Reconnecting:
             return fleet.activate()
 
 
-def _beat(fleet: FleetClient, over: threading.Event) -> None:
-    """Say that the site is here, often enough that one lost word does no harm."""
+def _beat(fleet: ListeningClient, over: threading.Event) -> None:
+    """Say that the site is here, often enough that one lost word does no harm.
+
+    A pull that waits says so by itself.
+    """
     while not over.wait(HEARTBEAT_SECONDS / 2):
+        if fleet.listens and fleet.is_heartbeat:
+            continue
         with suppress(LinkDown, SiteUnknown):
             fleet.heartbeat()
 

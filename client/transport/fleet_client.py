@@ -53,11 +53,10 @@ from client.transport.headers import NodeHeaders, PullHeaders, Signing
 from client.transport.proxy import Way
 from common.messages.flower_http import on_client
 from common.messages.flower_messages import object_ids, record_of
+from common.messages.pull_headers import HEARTBEAT_SECONDS
 from common.messages.signed_envelope import Envelope
 from common.platform.errors import LinkDown, RunGone, SiteUnknown
 
-#: A site that is silent for twice as long counts as offline; Flower takes no less.
-HEARTBEAT_SECONDS = 10.0
 #: A call that takes longer is cut and tried again; an object has at most 5 MB.
 _CALL_SECONDS = 30.0
 #: What every answer says of the time that it took.
@@ -248,6 +247,11 @@ class FleetClient:
         )
         with self._explained():
             return bool(self._client.PushObject(request).stored)
+
+    @property
+    def is_heartbeat(self) -> bool:
+        """Whether the coordinator takes a pull that waits for a heartbeat."""
+        return self._receipts.is_heartbeat
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

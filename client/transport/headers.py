@@ -18,6 +18,7 @@ from client.transport.request_signing import add_signature
 from common.messages.pull_headers import (
     ANSWER_BYTES_HEADER,
     DELIVERY_HEADER,
+    HERE_HEADER,
     RECEIVED_HEADER,
     WAIT_HEADER,
 )
@@ -56,6 +57,7 @@ class PullHeaders:
     def __init__(self) -> None:
         self.wait_seconds = 0.0
         self.answer_bytes = 0
+        self.is_heartbeat = False  # whether the coordinator takes a pull for one
         self._came = ""
         self._safe = ""
 
@@ -73,6 +75,7 @@ class PullHeaders:
         context.request.headers[RECEIVED_HEADER] = self._safe
         response = call_next(context)
         self._came = response.headers.get(DELIVERY_HEADER, "")
+        self.is_heartbeat = HERE_HEADER in response.headers
         return response
 
 

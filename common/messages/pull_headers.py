@@ -6,6 +6,9 @@ message is safe at the receiver ("" for none): any later message is sent again r
 lost when a connection breaks in between. Whoever sends it must know a message by its name
 and not do its work twice. Without the headers a pull is Flower's own.
 
+A site whose pull waits is here: an answer with HERE_HEADER says that the coordinator takes the wait
+for a heartbeat, so that none is to be sent beside it.
+
 A run's push carries LARGEST_ANSWER_HEADER and ANSWER_SECONDS_HEADER: the bytes that an answer may
 have, and how long one is taken. A site's push carries ANSWER_BYTES_HEADER: what it will send.
 """
@@ -18,6 +21,10 @@ DELIVERY_HEADER = "wardround-delivery"
 LARGEST_ANSWER_HEADER = "wardround-largest-answer"
 ANSWER_SECONDS_HEADER = "wardround-answer-seconds"
 ANSWER_BYTES_HEADER = "wardround-answer-bytes"
+HERE_HEADER = "wardround-here"
 
 #: Longer is not waited: signed headers are old after five minutes, and proxies hang up.
 LONGEST_WAIT_SECONDS = 20.0
+
+#: A site that is silent for twice as long counts as offline; Flower takes no less.
+HEARTBEAT_SECONDS = 10.0

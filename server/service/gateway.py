@@ -7,6 +7,7 @@ operator  -- TLS 1.3 --  OperatorGuard  -- RunGuard -- DeliveryMiddleware --  Fl
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 
@@ -25,20 +26,20 @@ from server.service.calls.frequent_calls import (
     FLEET_PUSH,
     RUNTIME_PULL,
     RUNTIME_PUSH,
-    TASK_HEADER,
     FrequentCalls,
     Unauthorized,
     fleet_calls,
     runtime_calls,
     task_token,
 )
+from server.service.calls.presence import Presence
 from server.service.listeners import Listeners
 from server.service.message_delivery import DeliveryMiddleware, PushSignal
 from server.service.operator_guard import OperatorGuard
 from server.service.run_guard import RunGuard
-from server.service.site_authentication import KEY_HEADER, AcceptedSites, Member
+from server.service.site_authentication import AcceptedSites, Member
 from server.service.site_guard import LARGEST_BODY, SiteGuard
-from server.service.superlink import SuperLink, refusal_of
+from server.service.superlink import SuperLink, asked_of, refusal_of
 
 
 class Gateway:
@@ -53,16 +54,21 @@ class Gateway:
             self.superlink = SuperLink(folder.database)
             self._members = AcceptedSites()
             self._refreshing = threading.Lock()
+            self._to_sites, self._to_runs = PushSignal(), PushSignal()
+            self._presence = Presence(self.superlink.state.acknowledge_nodes)
             self.refresh_members()
         except BaseException:
             self._listeners.close()
             raise
-        self._to_sites, self._to_runs = PushSignal(), PushSignal()
         self._allowances = Allowances()
 
     async def serve(self, ours: ASGIApp) -> None:
         """Answer until `stop`; `ours` answers /api/... and /metrics of the operator."""
-        await self._listeners.serve(self._site_app(), self._operator_app(ours))
+        telling = asyncio.ensure_future(self._presence.keep_telling())
+        try:
+            await self._listeners.serve(self._site_app(), self._operator_app(ours))
+        finally:
+            telling.cancel()
 
     async def started(self) -> None:
         """Return once both listeners answer."""
@@ -141,15 +147,19 @@ class Gateway:
                 raise Unauthorized
             return member.node_id
 
+        def caller(scope: Scope) -> str:
+            member = self._members.shown_by(scope)
+            return "" if member is None else str(member.node_id)
+
         state = self.superlink.state
-        calls = FrequentCalls(self.superlink.app, fleet_calls(state), node, LARGEST_BODY)
         fleet = DeliveryMiddleware(
-            calls,
+            FrequentCalls(self.superlink.app, fleet_calls(state), node, LARGEST_BODY),
             pull=FLEET_PULL,
             push=FLEET_PUSH,
-            caller=KEY_HEADER,
+            caller=caller,
             incoming=self._to_sites,
-            outgoing=self._to_runs,
+            pushed=lambda _: self._to_runs.announce(),
+            presence=self._presence,
         )
 
         def refusal(path: str, body: bytes, size: int | None, member: Member) -> Overdraft | None:
@@ -159,14 +169,17 @@ class Gateway:
 
     def _operator_app(self, ours: ASGIApp) -> ASGIApp:
         state = self.superlink.state
-        calls = FrequentCalls(self.superlink.app, runtime_calls(state), task_token, LARGEST_BODY)
+
+        def pushed(body: bytes) -> None:
+            self._to_sites.announce(map(str, asked_of(body).values()))
+
         runtime = DeliveryMiddleware(
-            calls,
+            FrequentCalls(self.superlink.app, runtime_calls(state), task_token, LARGEST_BODY),
             pull=RUNTIME_PULL,
             push=RUNTIME_PUSH,
-            caller=TASK_HEADER,
+            caller=task_token,
             incoming=self._to_runs,
-            outgoing=self._to_sites,
+            pushed=pushed,
         )
         runs = RunGuard(runtime, self._allowances, LARGEST_BODY)
         token = self._folder.token.read_text(encoding="ascii").strip()

@@ -5,6 +5,10 @@ is asked for it: a connection that breaks then loses it. Here an empty answer is
 until the other side pushes (common/messages/pull_headers.py), and an answer with messages is kept
 until the receiver says that it came. Flower's own handlers do the work and check the sender;
 nothing of this outlives the process, and a run that lost its coordinator begins its round anew.
+
+A site for which Flower had nothing is not looked up again before a run pushes something for it:
+nothing else makes a message of a site's due. Runs are: Flower itself answers for a site that is
+offline, when its time is over.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,13 +26,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.messages.pull_headers import (
     DELIVERY_HEADER,
+    HERE_HEADER,
     LONGEST_WAIT_SECONDS,
     RECEIVED_HEADER,
     WAIT_HEADER,
 )
 from server.http.asgi import answer, header, read_body, replayed
+from server.service.calls.frequent_calls import FLEET_LEAVE
+from server.service.calls.presence import Presence
 
 _LARGEST_PULL = 1024 * 1024
+#: Names of objects of many messages; the guards have bounds of their own before this one.
+_LARGEST_PUSH = 16 * 1024 * 1024
 _OK = 200
 
 Woken = Literal["arrived", "superseded", "closing"]
@@ -38,16 +48,26 @@ class PushSignal:
 
     def __init__(self) -> None:
         self._waiting: dict[str, asyncio.Future[Woken]] = {}
-        self.count = 0
+        self._counts: Counter[str] = Counter()
+        self._of_all = 0
 
-    def announce(self) -> None:
-        """Something was pushed."""
-        self.count += 1
-        self._wake_all("arrived")
+    def count(self, caller: str) -> int:
+        """Return how often something was pushed for a caller."""
+        return self._counts[caller] + self._of_all
+
+    def announce(self, callers: Iterable[str] | None = None) -> None:
+        """Something was pushed for these callers; for all of them where it is not known."""
+        if callers is None:
+            self._of_all += 1
+            self._wake(list(self._waiting), "arrived")
+            return
+        named = set(callers)
+        self._counts.update(named)
+        self._wake(named & self._waiting.keys(), "arrived")
 
     def close(self) -> None:
         """Let everybody go home."""
-        self._wake_all("closing")
+        self._wake(list(self._waiting), "closing")
 
     async def wait(self, caller: str, seconds: float, receive: Receive) -> bool:
         """Return whether something may have arrived; False also when the caller is gone.
@@ -72,9 +92,9 @@ class PushSignal:
                 del self._waiting[caller]
         return woken.done() and woken.result() == "arrived"
 
-    def _wake_all(self, how: Woken) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for woken in waiting.values():
+    def _wake(self, callers: Collection[str], how: Woken) -> None:
+        for caller in callers:
+            woken = self._waiting.pop(caller)
             if not woken.done():
                 woken.set_result(how)
 
@@ -96,6 +116,9 @@ class _Answer:
         await answer(send, self.status, self.body, kind=kind, headers=[*headers, *extra])
 
 
+_NOTHING = _Answer(status=_OK, headers=((b"content-type", b"application/protobuf"),), body=b"")
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Kept:
     name: str
@@ -106,7 +129,7 @@ class _Kept:
 
 
 class DeliveryMiddleware:
-    """Wraps an application: its pulls wait and are sure, its pushes wake the other side's pulls."""
+    """Wraps an application: its pulls wait and are sure; whoever waits hears of pushes."""
 
     def __init__(
         self,
@@ -114,59 +137,105 @@ class DeliveryMiddleware:
         *,
         pull: str,
         push: str,
-        caller: bytes,
+        caller: Callable[[Scope], str],
         incoming: PushSignal,
-        outgoing: PushSignal,
+        pushed: Callable[[bytes], None],
+        presence: Presence | None = None,
     ) -> None:
+        """Take what tells callers apart, and what a push's body is shown to once it is done.
+
+        With `presence` callers are sites, by their numbers: one that waits is here, and one for
+        which nothing was found is not looked up again before something is pushed for it.
+        """
         self._app = app
         self._pull = pull
         self._push = push
-        self._caller = caller  # the header that names a caller; Flower checks it
+        self._caller = caller
         self._incoming = incoming
-        self._outgoing = outgoing
+        self._pushed = pushed
+        self._presence = presence
         self._kept: dict[str, _Kept] = {}
+        self._nothing_at: dict[str, int] = {}  # the signal's count when Flower had nothing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["path"] == self._push:
-            await self._app(scope, receive, send)
-            self._outgoing.announce()
+            body = await read_body(scope, receive, _LARGEST_PUSH)
+            try:
+                await self._app(scope, replayed(body, receive), send)
+            finally:  # also where the caller is gone by now: it may be in the database
+                self._pushed(body)
         elif scope["path"] == self._pull:
-            await self._pulled(scope, receive, send)
+            with self._here(scope):
+                await self._pulled(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            with self._calling(scope):
+                await self._app(scope, receive, send)
+
+    def _here(self, scope: Scope) -> contextlib.AbstractContextManager[None]:
+        caller = self._caller(scope)
+        if self._presence is None or not caller:
+            return contextlib.nullcontext()
+        return self._presence.waiting(int(caller))
+
+    @contextlib.contextmanager
+    def _calling(self, scope: Scope) -> Iterator[None]:
+        """Note that a site is here once its call is answered, or that it leaves before that."""
+        caller = self._caller(scope)
+        if self._presence is None or not caller:
+            yield
+            return
+        if scope["path"] == FLEET_LEAVE:
+            self._presence.gone(int(caller))
+        yield
+        if scope["path"] != FLEET_LEAVE:
+            self._presence.seen(int(caller))
 
     async def _pulled(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = header(scope, self._caller) or ""
+        caller = self._caller(scope)
         body = await read_body(scope, receive, _LARGEST_PULL)
         received = header(scope, RECEIVED_HEADER.encode())
         kept = self._kept.get(caller)
         if received is not None and kept is not None:
             if kept.name != received:
-                await kept.answer.send(send, kept.headers())
+                await kept.answer.send(send, [*kept.headers(), *self._extra()])
                 return
             del self._kept[caller]
         found = await self._awaited(scope, body, receive, caller)
         if received is None or found.status != _OK or found.is_empty():
-            await found.send(send)
+            await found.send(send, self._extra())
             return
         kept = _Kept(name=secrets.token_hex(8), answer=found)
         self._kept[caller] = kept
-        await found.send(send, kept.headers())
+        await found.send(send, [*kept.headers(), *self._extra()])
+
+    def _extra(self) -> list[tuple[bytes, bytes]]:
+        """Return what every pull's answer says: whether the wait was a heartbeat, too."""
+        return [] if self._presence is None else [(HERE_HEADER.encode(), b"1")]
 
     async def _awaited(self, scope: Scope, body: bytes, receive: Receive, caller: str) -> _Answer:
         """Return the first answer with a message in it, or the last within the time."""
         end = time.monotonic() + _wait_seconds(scope)
         while True:
-            before = self._incoming.count
-            found = await self._asked(scope, body)
+            before = self._incoming.count(caller)  # before the look: what comes meanwhile counts
+            found = await self._looked_up(scope, body, caller, before)
             left = end - time.monotonic()
             if not found.is_empty() or left <= 0:
                 return found
             # What was pushed while Flower was looking wakes nobody any more.
-            arrived = self._incoming.count != before
+            arrived = self._incoming.count(caller) != before
             if not arrived and not await self._incoming.wait(caller, left, receive):
                 return found
+
+    async def _looked_up(self, scope: Scope, body: bytes, caller: str, count: int) -> _Answer:
+        """Return what Flower answers, without asking where it had nothing and nothing came."""
+        if self._presence is not None and self._nothing_at.get(caller) == count:
+            return _NOTHING
+        self._nothing_at.pop(caller, None)
+        found = await self._asked(scope, body)
+        if found.is_empty():
+            self._nothing_at[caller] = count
+        return found
 
     async def _asked(self, scope: Scope, body: bytes) -> _Answer:
         """Return what Flower answers."""

@@ -11,18 +11,23 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Collection
 from datetime import timedelta
 
 # Before Flower is imported: it reports its use to its makers unless told not to.
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
+from flwr.common.constant import HEARTBEAT_PATIENCE
 from flwr.server.superlink.linkstate import SqlLinkState
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.date import now
 from flwr.supercore.state.schema.corestate_models import Task as TaskModel
+from flwr.supercore.state.schema.linkstate_models import Node as NodeModel
 from flwr.supercore.utils import uint64_to_int64
 from flwr.superlink.federation import FederationManager
-from sqlalchemy import update
+from sqlalchemy import case, update
 
+from common.messages.pull_headers import HEARTBEAT_SECONDS
 from common.platform.logs import log
 from server.service.calls.object_files import ObjectFiles
 
@@ -63,6 +68,31 @@ class LeasingState(SqlLinkState):
             if known:
                 self._lease(task_id)
         return known
+
+    def acknowledge_nodes(self, nodes: Collection[int]) -> None:
+        """Take a heartbeat of each of several nodes, in one statement.
+
+        What it sets is what `acknowledge_node_heartbeat` sets for one of them.
+        """
+        at = now()
+        with self.session() as session:
+            session.execute(
+                update(NodeModel)
+                .where(
+                    NodeModel.node_id.in_([uint64_to_int64(node) for node in nodes]),
+                    NodeModel.status != NodeStatus.UNREGISTERED,
+                )
+                .values(
+                    online_until=at.timestamp() + HEARTBEAT_PATIENCE * HEARTBEAT_SECONDS,
+                    heartbeat_interval=HEARTBEAT_SECONDS,
+                    last_activated_at=case(
+                        (NodeModel.status != NodeStatus.ONLINE, at.isoformat()),
+                        else_=NodeModel.last_activated_at,
+                    ),
+                    status=NodeStatus.ONLINE,
+                )
+                .execution_options(synchronize_session=False)
+            )
 
     def store_object(
         self, run_id: int, session_id: str, object_id: str, object_content: bytes

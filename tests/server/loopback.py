@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.transport.fleet_client import HEARTBEAT_SECONDS, FleetClient
+from client.transport.fleet_client import FleetClient
 from common.config.run_config import RunConfig
 from common.data.sample import Patients
+from common.messages.pull_headers import HEARTBEAT_SECONDS
 from common.messages.signing_key import private_text
 from common.messages.wire import Answer
 from common.platform.errors import LinkDown, SiteUnknown

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedRequest,
     PullObjectRequest,
@@ -47,6 +48,7 @@ _PROTOBUF = "application/protobuf"
 _DONE, _UNAUTHORIZED, _BROKEN = 200, 401, 500
 TASK_HEADER = b"flwr-task-token"
 FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
+FLEET_LEAVE = "/v1/fleet/deactivate-node"
 FLEET_PUSH_OBJECT, FLEET_PULL_OBJECT = "/v1/fleet/push-object", "/v1/fleet/pull-object"
 RUNTIME_PULL, RUNTIME_PUSH = "/v1/runtime/pull-messages", "/v1/runtime/push-messages"
 RUNTIME_PUSH_OBJECT, RUNTIME_PULL_OBJECT = "/v1/runtime/push-object", "/v1/runtime/pull-object"
@@ -86,6 +88,9 @@ def fleet_calls(state: LinkState) -> dict[str, Call]:
         FLEET_PUSH: of(PushMessagesRequest, fleet_handlers.push_messages),
         FLEET_PUSH_OBJECT: of(PushObjectRequest, fleet_handlers.push_object),
         FLEET_PULL_OBJECT: of(PullObjectRequest, fleet_handlers.pull_object),
+        "/v1/fleet/send-node-heartbeat": of(
+            SendNodeHeartbeatRequest, fleet_handlers.send_node_heartbeat
+        ),
         "/v1/fleet/get-run": of(GetRunRequest, fleet_handlers.get_run),
         "/v1/fleet/confirm-message-received": of(
             ConfirmMessageReceivedRequest,

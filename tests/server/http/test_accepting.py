@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from client.transport.connecting import open_client
-from client.transport.fleet_client import HEARTBEAT_SECONDS
 from client.transport.proxy import Way
+from common.messages.pull_headers import HEARTBEAT_SECONDS
 from common.messages.signing_key import fingerprint, new_private_key, public_pem, public_text
 from server.enrolment.registry import Enrolment
 from server.files.coordinator_yaml import Settings

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -13,11 +15,12 @@ import pytest
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import GetNodesRequest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.messages.pull_headers import RECEIVED_HEADER, WAIT_HEADER
 from common.platform.code_hash import bundle, bundle_hash
 from server.http.asgi import answer
+from server.service.calls.presence import Presence
 from server.service.message_delivery import DeliveryMiddleware, PushSignal
 from tests.server.coordinator import Running, Site, made, running
 from tests.server.flower_calls import Caller, RunProcess
@@ -206,13 +209,159 @@ def test_what_is_pushed_while_flower_looks_is_not_waited_for() -> None:
         got.append(message)
 
     delivery = DeliveryMiddleware(
-        flower, pull="/pull", push="/push", caller=b"key", incoming=sites, outgoing=runs
+        flower,
+        pull="/pull",
+        push="/push",
+        caller=lambda _: "run",
+        incoming=sites,
+        pushed=lambda _: runs.announce(),
     )
     scope = {"type": "http", "path": "/pull", "headers": [(WAIT_HEADER.encode(), b"9")]}
     start = time.perf_counter()
     asyncio.run(delivery(scope, body, hear))
     assert time.perf_counter() - start < 1
     assert got[-1]["body"] == b"a message"
+
+
+class Looked:
+    """Counts the looks of Flower's for messages; has one for whoever is named."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.due = False
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["path"] == "/push":
+            self.due = True
+            await answer(send, 200, b"")
+            return
+        self.looks += 1
+        await answer(send, 200, b"a message" if self.due else b"")
+        self.due = False
+
+
+def site_side(flower: ASGIApp) -> tuple[DeliveryMiddleware, PushSignal]:
+    signal = PushSignal()
+    delivery = DeliveryMiddleware(
+        flower,
+        pull="/pull",
+        push="/push",
+        caller=lambda scope: str(scope["query_string"].decode()),
+        incoming=signal,
+        pushed=lambda body: signal.announce([body.decode()]),
+        presence=Presence(lambda _nodes: None),
+    )
+    return delivery, signal
+
+
+async def said(
+    delivery: DeliveryMiddleware, path: str, site: str, body: bytes = b"", wait: float = 0
+) -> bytes:
+    """Return what a caller hears that never hangs up."""
+    bodies, found = [body], list[bytes]()
+
+    async def receive() -> Message:
+        if not bodies:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": bodies.pop()}
+
+    async def hear(message: Message) -> None:
+        found.append(message.get("body", b""))
+
+    headers = [(WAIT_HEADER.encode(), str(wait).encode())]
+    scope = {"type": "http", "path": path, "headers": headers, "query_string": site.encode()}
+    await delivery(scope, receive, hear)
+    return b"".join(found)
+
+
+def test_a_site_for_which_there_was_nothing_is_not_looked_up_before_something_is_pushed() -> None:
+    flower = Looked()
+    delivery, _ = site_side(flower)
+
+    async def acts() -> None:
+        for _ in range(5):
+            assert await said(delivery, "/pull", "1") == b""
+        assert flower.looks == 1
+        assert await said(delivery, "/pull", "2") == b""
+        assert flower.looks == 2
+        await said(delivery, "/push", "", b"2")
+        assert await said(delivery, "/pull", "1") == b""  # nothing was pushed for this one
+        assert flower.looks == 2
+        assert await said(delivery, "/pull", "2") == b"a message"
+        assert await said(delivery, "/pull", "2") == b""  # there may have been two
+        assert flower.looks == 4
+        for _ in range(3):
+            assert await said(delivery, "/pull", "2") == b""
+        assert flower.looks == 4
+
+    asyncio.run(acts())
+
+
+def test_a_push_that_fails_after_it_was_stored_is_announced_all_the_same() -> None:
+    flower = Looked()
+    delivery, signal = site_side(flower)
+
+    async def acts() -> None:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"1"}
+
+        async def gone(_message: Message) -> None:
+            raise ConnectionResetError
+
+        scope = {"type": "http", "path": "/push", "headers": [], "query_string": b""}
+        assert await said(delivery, "/pull", "1") == b""
+        with pytest.raises(ConnectionResetError):
+            await delivery(scope, receive, gone)
+        assert signal.count("1") == 1
+        assert await said(delivery, "/pull", "1") == b"a message"
+
+    asyncio.run(acts())
+
+
+class Slow:
+    """Flower with messages by site, and with time between each of its steps."""
+
+    def __init__(self, draw: random.Random) -> None:
+        self._draw = draw
+        self._due: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        site = scope["query_string"].decode()
+        await self._pause()
+        content = b""
+        if scope["path"] == "/push":
+            self._due[site] += 1
+        elif self._due[site]:
+            self._due[site] -= 1
+            content = b"a message"
+        await self._pause()  # pushes come while the answer is made
+        await answer(send, 200, content)
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._draw.choice((0, 0, 0.001)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_many_pushes_at_random_moments_none_waits_for_the_next_pull(seed: int) -> None:
+    """Three sites wait for 20 s; each push must end its site's wait, whenever it comes."""
+    draw = random.Random(seed)
+    delivery, _ = site_side(Slow(draw))
+    order = [str(draw.randrange(3)) for _ in range(350)]
+
+    async def listen(site: str, wanted: int) -> None:
+        while wanted:
+            async with asyncio.timeout(15):
+                wanted -= await said(delivery, "/pull", site, wait=20) == b"a message"
+
+    async def acts() -> None:
+        async with asyncio.TaskGroup() as listening:
+            for site, wanted in Counter(order).items():
+                listening.create_task(listen(site, wanted))
+            for site in order:
+                await asyncio.sleep(draw.choice((0, 0, 0, 0.002)))
+                listening.create_task(said(delivery, "/push", site, site.encode()))
+
+    asyncio.run(acts())
 
 
 def test_what_waits_goes_home_when_the_coordinator_stops(
