@@ -37,9 +37,12 @@ def rows() -> list[Row]:
     """Print the rows as they come and return them."""
     at_rest = int(sys.argv[1]) if len(sys.argv) > 1 else AT_REST
     with tempfile.TemporaryDirectory(prefix="wardround-") as folder:
-        few, _ = _rounds(Path(folder) / "few", FEW)
-        many, arrivals = _rounds(Path(folder) / "many", MANY)
-        share, memory = _rest(Path(folder) / "rest", at_rest)
+        return [*_in_rounds(Path(folder)), _at_rest(Path(folder), at_rest)]
+
+
+def _in_rounds(folder: Path) -> list[Row]:
+    few, _ = _rounds(folder / "few", FEW)
+    many, arrivals = _rounds(folder / "many", MANY)
     return [
         shown(
             Row(
@@ -68,16 +71,20 @@ def rows() -> list[Row]:
                 detail=f"median of {len(arrivals)}, most {max(arrivals):.2f} s",
             )
         ),
-        shown(
-            Row(
-                name=f"growth: {at_rest} sites at rest, share of a core (%)",
-                measured=100 * share,
-                relation="<=",
-                goal=10.0,
-                detail=f"the service has {memory / 1e6:.0f} MB",
-            )
-        ),
     ]
+
+
+def _at_rest(folder: Path, sites: int) -> Row:
+    share, memory = _rest(folder / "rest", sites)
+    return shown(
+        Row(
+            name=f"growth: {sites} sites at rest, share of a core (%)",
+            measured=100 * share,
+            relation="<=",
+            goal=10.0,
+            detail=f"the service has {memory / 1e6:.0f} MB",
+        )
+    )
 
 
 def _rounds(folder: Path, sites: int) -> tuple[float, list[float]]:
