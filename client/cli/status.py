@@ -87,6 +87,8 @@ def _show(home: Home, *, as_json: bool, indent: int | None) -> ExitCode:
     if mistake:
         say(f"What was in force stays in force, because of a mistake: {mistake}")
     if running:
+        if facts.get("transfer"):
+            say(f"{as_text(facts['transfer'])}")
         _say_traffic(facts)
         _say_rest(facts)
     if waiting:

@@ -44,6 +44,8 @@ from common.platform.logs import log, open_logs
 #: A site with nothing to do hears of a request at once; it looks up this often for its own sake.
 _IDLE_SECONDS = 2.0
 _BUSY_SECONDS = 0.1
+#: In a long transfer the status says so often how far it is.
+_TELL_SECONDS, _LOG_SECONDS = 1.0, 60.0
 #: The coordinator is asked this often whether it moved, and this often where it is away.
 _NOTICE_SECONDS, _NOTICE_AWAY_SECONDS = 300.0, 60.0
 #: What of site.yaml the worker has read when it started.
@@ -130,6 +132,8 @@ class _Daemon:
         self._coordinator_at = _changed_at(home.coordinator_json)
         self._told = Seldom(_tell)
         self._letters = self._correspondence()
+        self._letters.traffic.told = self._tell_transfer
+        self._told_at, self._logged_at = 0.0, time.monotonic()
         self._status = Status(home.status, self._coordinator.address)
 
     def serve(self, stop: threading.Event, health: Callable[[HealthStatus], None]) -> None:
@@ -284,6 +288,18 @@ class _Daemon:
             approvals=Approvals(self._home.approvals),
         )
 
+    def _tell_transfer(self) -> None:
+        """Say in the midst of a long transfer how far it is, in the log once a minute."""
+        way, now = self._letters.traffic.way, time.monotonic()
+        if not way:
+            self._logged_at = now
+        elif now - self._logged_at > _LOG_SECONDS:
+            self._logged_at = now
+            _log.info("under way", transfer=way)
+        if now - self._told_at > _TELL_SECONDS:
+            self._told_at = now
+            self._tell_status()
+
     def _tell_status(self) -> None:
         traffic = self._letters.traffic
         self._meters.connected(self._home.federation, now=self._status.state != "offline")
@@ -291,6 +307,7 @@ class _Daemon:
         facts = {
             "bytes_sent": traffic.sent,
             "bytes_received": traffic.received,
+            "transfer": traffic.way,
             "worker": {
                 "pid": self._worker.pid,
                 "restarts": self._worker.restarts,

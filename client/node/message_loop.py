@@ -193,9 +193,10 @@ class MessageLoop:
             fleet.received()
             self._pulled_at = time.monotonic()
         self._carrier.largest_request = self.admission.config.largest_request_mib * 2**20
+        before = self.traffic.received
         for known in self._half_here():
             self._or_drop(known, self._carrier.fetch, fleet)
-        return delivery is not None
+        return delivery is not None or self.traffic.received > before
 
     def _decide(self, fleet: FleetClient) -> None:
         waiting = [

@@ -19,8 +19,11 @@ from client.transport.outbox import Outbox
 from client.transport.quarantine import Quarantine
 from common.messages.flower_messages import Opened, open_objects
 from common.messages.signed_envelope import Envelope, facts_of, write_envelope
+from common.messages.transfer_progress import Transfer
 from common.platform.errors import AnswerNotAdmitted, WardroundError
 
+#: A step of fetching takes no longer than this and the object that is on its way by then.
+_STEP_SECONDS = 1.0
 #: Stands for a message of which no question can be made.
 _UNREADABLE = Envelope(header="", frames=())
 
@@ -48,6 +51,20 @@ class MessageTraffic:
 
     sent: int = 0
     received: int = 0
+    way: str = ""  # how far what is under way is, in words
+    told: Callable[[], None] = lambda: None  # is called when that has changed
+
+    def under_way(self, verb: str, transfer: Transfer) -> None:
+        """Note how far a transfer is."""
+        words = transfer.words
+        self.way = f"{verb} {words}" if words else ""
+        self.told()
+
+    def over(self) -> None:
+        """Note that nothing is under way."""
+        if self.way:
+            self.way = ""
+            self.told()
 
 
 class Carrier:
@@ -57,11 +74,19 @@ class Carrier:
         self._transport = transport
         self._traffic = traffic
         self.largest_request = 0  # bytes, as site.yaml says now
+        self._began: dict[str, tuple[float, int]] = {}  # of requests: when, and what was here
 
     def fetch(self, delivery: PendingMessage, fleet: FleetClient) -> None:
-        """Fetch what is missing of a request, and write it as one file."""
+        """Fetch what is missing of a request, for a while; once all is here, write it as one file.
+
+        A long one is fetched in several steps, so that an answer which is ready need not wait.
+        """
         inbox, start = self._transport.inbox, time.monotonic()
         for name in inbox.lacking(delivery):
+            if inbox.adopt(delivery, name):
+                continue
+            if time.monotonic() - start > _STEP_SECONDS:
+                return
             content = fleet.fetch(delivery.run_id, name)
             if content is None:
                 return  # the coordinator has announced it and is still sending it
@@ -71,6 +96,8 @@ class Carrier:
             inbox.put(delivery, name, content)
             self._traffic.received += len(content)
             self._transport.meters.received(len(content))
+            self._traffic.under_way("receiving", self._incoming(delivery))
+        self._traffic.over()
         receipt = ""
         try:
             opened = open_objects(lambda name: inbox.read(delivery, name), delivery.id)
@@ -84,6 +111,20 @@ class Carrier:
         write_envelope(inbox.request(delivery), envelope)
         inbox.complete(delivery)
         self._transport.meters.took("fetch", time.monotonic() - start)
+
+    def _incoming(self, delivery: PendingMessage) -> Transfer:
+        """Return how far a request is; what is still to come is taken to be like what came."""
+        inbox, objects = self._transport.inbox, delivery.objects
+        done, here = inbox.held(delivery), len(objects) - len(inbox.lacking(delivery))
+        began = self._began.setdefault(delivery.id, (time.monotonic(), done))
+        for name in self._began.keys() - {delivery.id, *(d.id for d in inbox.waiting())}:
+            del self._began[name]
+        return Transfer(
+            done=done,
+            total=done * len(objects) // max(here, 1),
+            at_first=began[1],
+            seconds=time.monotonic() - began[0],
+        )
 
     def _frames(self, opened: Opened) -> tuple[bytes, ...]:
         """Return a request's frames; one object may stand for many, and each is held."""
@@ -111,15 +152,24 @@ class Carrier:
         self, delivery: PendingMessage, fleet: FleetClient, reply: Reply, sending: Sending
     ) -> bool:
         """Send the objects that are left; False when the session is over."""
-        left = list(sending.left or ())
+        left, start = list(sending.left or ()), time.monotonic()
+        total = sum(map(len, reply.objects.values()))
+        before = total - sum(len(reply.objects[name]) for name in left)
+        done = before
         while left:
             name = left[0]
             if not fleet.give(delivery.run_id, sending.session, name, reply.objects[name]):
                 return False
             self._traffic.sent += len(reply.objects[name])
             self._transport.meters.sent(len(reply.objects[name]))
+            done += len(reply.objects[name])
+            passed = time.monotonic() - start
+            self._traffic.under_way(
+                "sending", Transfer(done=done, total=total, at_first=before, seconds=passed)
+            )
             left.pop(0)
             self._transport.inbox.note(delivery, replace(sending, left=tuple(left)))
+        self._traffic.over()
         return True
 
     def disclose(self, answer: Envelope) -> str:

@@ -8,12 +8,16 @@ missing objects are fetched, and its answer is sent, by the next process.
                    /receipt            of this site's records, as the coordinator keeps it
                    /request            the whole request, once all is here
                    /reply.json         when the answer was made, what of it is still to be sent
+               kept/NAME/NAME          objects of the last large requests: what the next one has in
+                                       common with them, or asks anew after a cut, is not fetched
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -22,6 +26,12 @@ from pathlib import Path
 from client.transport.fleet_client import PendingMessage
 from common.platform.durable_files import replace_durably
 from common.platform.errors import StateDamaged
+
+_KEPT = "kept"
+#: Training and validation of a round ask with the same weights, one after the other.
+_MOST_KEPT = 2
+#: Of requests that are smaller nothing is worth being kept.
+_SMALLEST_KEPT = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +93,17 @@ class Inbox:
         temporary.write_bytes(content)
         temporary.replace(path)
 
+    def adopt(self, delivery: PendingMessage, name: str) -> bool:
+        """Return whether an object came with an earlier request; then it is here."""
+        for path in (self._folder / _KEPT).glob(f"*/{name}"):
+            with path.open("rb") as file:
+                whole = hashlib.file_digest(file, "sha256").hexdigest() == name
+            if whole:
+                _linked(path, self._objects(delivery) / name)
+                return True
+            path.unlink(missing_ok=True)  # torn when the machine went down
+        return False
+
     def read(self, delivery: PendingMessage, name: str) -> bytes:
         """Return an object of a message; KeyError when it is not here."""
         try:
@@ -107,9 +128,8 @@ class Inbox:
         return self._folder / delivery.id / "request"
 
     def complete(self, delivery: PendingMessage) -> None:
-        """Throw the objects away: the request is written."""
-        for path in self._objects(delivery).iterdir():
-            path.unlink(missing_ok=True)
+        """Put the objects aside: the request is written."""
+        self._keep_objects(delivery)
 
     def sending(self, delivery: PendingMessage) -> Sending | None:
         """Return how far the answer was sent, or None when it was not made yet."""
@@ -144,10 +164,36 @@ class Inbox:
     def drop(self, delivery: PendingMessage) -> None:
         """Forget a message: it is answered, or nobody waits for its answer."""
         place = self._folder / delivery.id
+        with contextlib.suppress(FileNotFoundError):
+            self._keep_objects(delivery)
         gone = place.with_name(f"{delivery.id}.new")
         with contextlib.suppress(FileNotFoundError):
             place.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
 
+    def _keep_objects(self, delivery: PendingMessage) -> None:
+        """Keep the objects of a large request, and of those before it no more than a few."""
+        if self.held(delivery) < _SMALLEST_KEPT:
+            for path in self._objects(delivery).iterdir():
+                path.unlink(missing_ok=True)
+            return
+        kept = self._folder / _KEPT
+        kept.mkdir(exist_ok=True)
+        shutil.rmtree(kept / delivery.id, ignore_errors=True)
+        self._objects(delivery).rename(kept / delivery.id)
+        self._objects(delivery).mkdir()
+        (kept / delivery.id).touch()
+        oldest = sorted(kept.iterdir(), key=lambda path: path.stat().st_mtime)
+        for place in oldest[:-_MOST_KEPT]:
+            shutil.rmtree(place, ignore_errors=True)
+
     def _objects(self, delivery: PendingMessage) -> Path:
         return self._folder / delivery.id / "objects"
+
+
+def _linked(path: Path, to: Path) -> None:
+    """Let a file have a second name; a copy where the file system knows no such thing."""
+    try:
+        os.link(path, to)
+    except OSError:
+        shutil.copyfile(path, to)

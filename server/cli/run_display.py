@@ -133,8 +133,11 @@ def _sites(status: RunStatus, now: datetime) -> Table:
     for name, wanted in (("patients", told), ("epsilon", private), ("at delta 1e-5", common)):
         if wanted:
             _add_number(table, name)
+    under_way = any(site.transfer for site in sites.values())
     for name in ("sent", "received"):
         _add_number(table, name)
+    if under_way:
+        table.add_column("on its way")
     for name, site in sites.items():
         row: list[RenderableType] = [
             name,
@@ -144,8 +147,17 @@ def _sites(status: RunStatus, now: datetime) -> Table:
         row += [_patients(site)] if told else []
         row += [_known(site.epsilon)] if private else []
         row += [_known(site.common_epsilon)] if common else []
-        table.add_row(*row, size(site.bytes_sent), size(site.bytes_received))
+        row += [size(site.bytes_sent), size(site.bytes_received)]
+        row += [_way(site)] if under_way else []
+        table.add_row(*row)
     return table
+
+
+def _way(site: SiteStatus) -> str:
+    """Return how far a site's request, or its answer, is."""
+    if not site.transfer:
+        return ""
+    return f"{'from' if site.state == 'sending' else 'to'} it: {site.transfer}"
 
 
 def _patients(site: SiteStatus) -> str:

@@ -47,6 +47,7 @@ class SiteStatus(_Facts):
     why: str = ""
     bytes_sent: int = 0  # to the site
     bytes_received: int = 0  # from the site
+    transfer: str = ""  # how far what is under way is: 48 of 94 MB, 9 min left
     epsilon: float | None = None
     common_epsilon: float | None = None  # at delta 1e-5
     patients: int | None = None

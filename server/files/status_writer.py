@@ -39,6 +39,7 @@ class SiteLine:
     why: str = ""
     bytes_sent: int = 0  # to the site
     bytes_received: int = 0  # from the site
+    transfer: str = ""  # how far what is under way is, either way
     epsilon: float | None = None  # of this run so far, at its own delta
     common_epsilon: float | None = None  # the same at delta 1e-5
     patients: int | None = None
@@ -83,6 +84,11 @@ class Board:
         line = self.sites.setdefault(name, SiteLine())
         if (line.state, line.why) != (state, why):
             line.state, line.why, line.since = state, why, now()
+            line.transfer = ""
+
+    def transfer(self, name: str, words: str) -> None:
+        """Say how far a site's request or answer is."""
+        self.sites.setdefault(name, SiteLine()).transfer = words
 
     def count(self, name: str, *, sent: int = 0, received: int = 0) -> None:
         """Count bytes of a site, for the run and for the round."""

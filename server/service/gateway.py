@@ -33,6 +33,7 @@ from server.service.calls.frequent_calls import (
     task_token,
 )
 from server.service.calls.presence import Presence
+from server.service.calls.transfers import Transfers
 from server.service.listeners import Listeners
 from server.service.message_delivery import DeliveryMiddleware, PushSignal
 from server.service.operator_guard import OperatorGuard
@@ -55,6 +56,7 @@ class Gateway:
             self._members = AcceptedSites()
             self._refreshing = threading.Lock()
             self._to_sites, self._to_runs = PushSignal(), PushSignal()
+            self._transfers = Transfers()
             self._presence = Presence(self.superlink.state.acknowledge_nodes)
             self.refresh_members()
         except BaseException:
@@ -153,7 +155,9 @@ class Gateway:
 
         state = self.superlink.state
         fleet = DeliveryMiddleware(
-            FrequentCalls(self.superlink.app, fleet_calls(state), node, LARGEST_BODY),
+            FrequentCalls(
+                self.superlink.app, fleet_calls(state, self._transfers), node, LARGEST_BODY
+            ),
             pull=FLEET_PULL,
             push=FLEET_PUSH,
             caller=caller,
@@ -174,7 +178,9 @@ class Gateway:
             self._to_sites.announce(map(str, asked_of(body).values()))
 
         runtime = DeliveryMiddleware(
-            FrequentCalls(self.superlink.app, runtime_calls(state), task_token, LARGEST_BODY),
+            FrequentCalls(
+                self.superlink.app, runtime_calls(state, self._transfers), task_token, LARGEST_BODY
+            ),
             pull=RUNTIME_PULL,
             push=RUNTIME_PUSH,
             caller=task_token,

@@ -146,16 +146,21 @@ class SuperLink:
         return FlowerRun(number=number, token=token)
 
     def stop_run(self, number: int) -> None:
-        """End a run, if it goes on, and delete its messages and tensors; LinkDown as above."""
+        """End a run, if it goes on, and delete its messages; its tensors once nobody wants them.
+
+        LinkDown as above.
+        """
         with _written():
             if not self.state.stop_run(number):
                 self.state.cleanup_run(number)
+            self.state.forget_left_objects()
 
     def stop_all_runs(self) -> None:
         """End what a coordinator left behind that was killed."""
         left = self.state.get_run_info(statuses=[Status.PENDING, Status.STARTING, Status.RUNNING])
         for run in left:
             self.stop_run(run.run_id)
+        self.state.forget_left_objects()
 
 
 @contextmanager

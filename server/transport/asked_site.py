@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from common.messages.transfer_progress import Transfer
 from server.rounds.late_answers import awake
 from server.transport.incoming_answer import Arriving
 from server.transport.runtime import NodeFacts
@@ -19,17 +20,34 @@ class Asked:
     activated_at: str = ""  # of its daemon, then
     again: bool = False  # it was offline, or was cut off; ask when it is there
     gone_since: float = math.inf  # when it was first seen to be offline, on the same clock
+    size: int = 0  # bytes of the request
     answer: Arriving | None = None
+
+    @property
+    def wants_answer(self) -> bool:
+        """Return whether an answer that is announced is to be fetched."""
+        return self.answer is None or self.answer.stands_still
 
     def is_due(self, node: NodeFacts, patience: float) -> bool:
         """Return whether a site that is online is to be asked (again)."""
+        if not self.wants_answer:
+            return False
         if not self.names or self.again or node.activated_at != self.activated_at:
             return True
         return awake() - self.at > patience
 
-    def sent(self, name: str, node: NodeFacts) -> None:
+    def transfer(self, node: NodeFacts | None) -> str:
+        """Return how far its request or its answer is, in words; nothing between the two."""
+        if self.answer is not None:
+            return self.answer.transfer.words
+        if node is None or node.fetched is None:
+            return ""
+        return Transfer(done=node.fetched, total=self.size, seconds=awake() - self.at).words
+
+    def sent(self, name: str, node: NodeFacts, size: int) -> None:
         """Note that it was sent a message."""
         self.names.add(name)
+        self.size = size
         self.at, self.again, self.activated_at = awake(), False, node.activated_at
 
     def seen(self, *, online: bool) -> None:
@@ -38,4 +56,4 @@ class Asked:
 
     def is_given_up(self, patience: float) -> bool:
         """Return whether it has been offline for so long that a quorum goes on without it."""
-        return self.answer is None and awake() - self.gone_since > patience
+        return awake() - self.gone_since > patience

@@ -58,6 +58,7 @@ class FlowerSites:
         self._patience = patience_of(setting.round_seconds)
         # What an earlier process of this run left there is asked for anew.
         shutil.rmtree(setting.arriving, ignore_errors=True)
+        self._opened_ones: list[Arriving] = []  # which the SuperLink keeps until a round is saved
         self._waited = False  # for sites that had said neither yes nor no
 
     def available(self) -> tuple[str, ...]:
@@ -116,6 +117,8 @@ class FlowerSites:
     def _ask(
         self, request: Request, sites: Sequence[str], phase: Phase, wanted: type[A]
     ) -> Iterator[A | Refusal | NotAdmitted]:
+        while self._opened_ones:  # what was made of them is saved by now
+            self._opened_ones.pop().close(self._runtime)
         members = {n: k for n, k in self._setting.members().items() if n in sites}
         seconds = self._setting.round_seconds
         deadline = Deadline.after(self._patience if phase == "counting" else seconds)
@@ -161,6 +164,8 @@ class FlowerSites:
             elif enough and asked.is_given_up(self._patience):
                 self._board.site(name, "late", "offline for too long")
                 del open_[name]
+                if asked.answer is not None:
+                    asked.answer.close(self._runtime)
                 yield late(name, "offline for too long")
 
     def _post(self, request: Request, open_: Mapping[str, Asked], deadline: Deadline) -> None:
@@ -170,10 +175,11 @@ class FlowerSites:
         due = [
             name
             for name, asked in open_.items()
-            if name in nodes and asked.answer is None and asked.is_due(nodes[name], self._patience)
+            if name in nodes and asked.is_due(nodes[name], self._patience)
         ]
         for name, asked in open_.items():
             asked.seen(online=name in nodes)
+            self._board.transfer(name, asked.transfer(nodes.get(name)))
             if name not in nodes:
                 self._board.site(name, "offline", "not connected")
         left = deadline.left
@@ -188,7 +194,7 @@ class FlowerSites:
         for name in due:
             node, asked = nodes[name], open_[name]
             if node.node_id in names:
-                asked.sent(names[node.node_id], node)
+                asked.sent(names[node.node_id], node, envelope.size)
                 self._board.site(name, "asked")
                 self._board.count(name, sent=envelope.size)
 
@@ -206,7 +212,8 @@ class FlowerSites:
             if arrival.gone:
                 open_[site].again = True
                 self._board.site(site, "offline", "not connected")
-            elif open_[site].answer is None:
+            elif open_[site].wants_answer:
+                stood_still = open_[site].answer
                 open_[site].answer = Arriving(
                     site=site,
                     public_key=members[site],
@@ -214,6 +221,8 @@ class FlowerSites:
                     largest=largest,
                     folder=self._setting.arriving / arrival.name,
                 )
+                if stood_still is not None:  # what they share stays at the SuperLink
+                    stood_still.close(self._runtime)
                 self._board.site(site, "sending")
             else:
                 self._runtime.confirm(arrival.name)  # a second answer is not wanted
@@ -251,7 +260,8 @@ class FlowerSites:
         try:
             if not self._is_whole(site, asked, arriving):
                 return None
-            answer = arriving.opened(self._runtime)
+            answer = arriving.opened()
+            self._opened_ones.append(arriving)
         except AnswerTooLarge as error:
             asked.answer = None
             arriving.close(self._runtime)

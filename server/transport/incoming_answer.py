@@ -16,12 +16,16 @@ from typing import TypeGuard
 from common.messages.flower_messages import open_objects
 from common.messages.signed_envelope import unseal
 from common.messages.signing_key import verify
+from common.messages.transfer_progress import Transfer
 from common.messages.wire import Answer, Message
 from common.platform.errors import AnswerNotAdmitted
 from server.rounds.late_answers import awake
 from server.rounds.non_admission_reasons import Fault
 from server.rounds.update_admission import NotAdmitted
 from server.transport.runtime import AnswerTooLarge, Arrival, Runtime
+
+#: A site that is online and sends nothing of its answer for so long is asked again beside it.
+_STILL_SECONDS = 180.0
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Arriving:
     received: int = 0  # bytes so far
     since: float = field(default_factory=awake)  # when it was announced, on the run's clock
     receipt: str = ""  # of the site's records; known once the answer was opened
+    heard: float = field(default_factory=awake)  # when something of it came last
 
     def fetch(self, runtime: Runtime) -> bool:
         """Fetch what has come; returns whether all is here.
@@ -51,14 +56,31 @@ class Arriving:
             if content is None:
                 return False
             self.received += len(content)
+            self.heard = awake()
             if self.received > self.largest:
                 message = f"{self.received} bytes came, expected at most {self.largest}"
                 raise AnswerTooLarge(message)
             path.write_bytes(content)
         return True
 
-    def opened(self, runtime: Runtime) -> Answer | NotAdmitted:
-        """Return the answer, or why it is none, and throw away what lies here of it."""
+    @property
+    def transfer(self) -> Transfer:
+        """How far it is; what is still to come is taken to be like what came."""
+        here = sum((self.folder / name).exists() for name in self.arrival.objects)
+        whole = self.received * len(self.arrival.objects) // max(here, 1)
+        return Transfer(done=self.received, total=whole, seconds=awake() - self.since)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether nothing has come of it for long."""
+        return awake() - self.heard > _STILL_SECONDS
+
+    def opened(self) -> Answer | NotAdmitted:
+        """Return the answer, or why it is none, and throw away what lies here of it.
+
+        The SuperLink keeps it until `close`: a run that goes on from its last saved round asks for
+        it again, and the site need not send it again.
+        """
         try:
             return self.open()
         except NotSigned as error:
@@ -66,7 +88,7 @@ class Arriving:
         except AnswerNotAdmitted as error:
             return not_admitted(self.site, Fault.UNREADABLE, str(error))
         finally:
-            self.close(runtime)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def open(self) -> Answer:
         """Return the answer; AnswerNotAdmitted unless it is one, signed by this very site."""

@@ -47,7 +47,13 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from common.messages.flower_http import KEPT_SECONDS, on_client
 from common.messages.flower_messages import object_ids, record_of, with_receipt
-from common.messages.pull_headers import ANSWER_SECONDS_HEADER, LARGEST_ANSWER_HEADER, WAIT_HEADER
+from common.messages.pull_headers import (
+    ANSWER_SECONDS_HEADER,
+    FETCHED_HEADER,
+    LARGEST_ANSWER_HEADER,
+    WAIT_HEADER,
+    read_fetched,
+)
 from common.messages.signed_envelope import Envelope
 from common.platform.errors import AnswerNotAdmitted, LinkDown, RunFailed, RunGone
 from common.platform.freed_memory import collect_after
@@ -79,6 +85,7 @@ class NodeFacts:
     public_key: bytes  # as Flower stores it: PEM
     online: bool
     activated_at: str  # when it came last; changes when its daemon starts anew
+    fetched: int | None  # bytes of the message that it is fetching
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +109,7 @@ class _OperatorHeaders:
         self._value, self._task = f"Bearer {operator}", task
         self.wait_seconds = 0.0
         self.answer = AnswerBounds(bytes=0, seconds=0.0)
+        self.fetched: dict[int, int] = {}
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         context.request.headers["authorization"] = self._value
@@ -111,7 +119,10 @@ class _OperatorHeaders:
         if isinstance(context.message, PushAppMessagesRequest):
             context.request.headers[LARGEST_ANSWER_HEADER] = str(self.answer.bytes)
             context.request.headers[ANSWER_SECONDS_HEADER] = f"{self.answer.seconds:g}"
-        return call_next(context)
+        response = call_next(context)
+        if isinstance(context.message, GetNodesRequest):
+            self.fetched = read_fetched(response.headers.get(FETCHED_HEADER, ""))
+        return response
 
 
 class Runtime:
@@ -165,6 +176,7 @@ class Runtime:
                 public_key=bytes(node.public_key),
                 online=node.status == "online",
                 activated_at=str(node.last_activated_at),
+                fetched=self._headers.fetched.get(int(node.node_id)),
             )
             for node in response.nodes
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 import shutil
 import sys
@@ -32,6 +34,12 @@ LONG = 120.0
 LARGE = Size(hidden=(1500, 1500), steps=3)
 CUT_AFTER = 4_500_000
 ONE_OBJECT = 3_500_000
+#: Bytes a second of an upload in which there is time to do something.
+SLOW = 700_000.0
+#: What proposals, pulls and beats of a run that begins again may add.
+SMALL_CALLS = 300_000
+#: Random moments at which the coordinator is killed in an upload.
+MOMENTS = int(os.environ.get("UPLOAD_KILLS", "1"))
 LAST = {"selection": "{rule: last}"}
 
 #: wardround-site on a machine whose clock is an hour ahead.
@@ -117,6 +125,44 @@ def test_a_line_cut_in_an_exchange_goes_on_with_what_is_missing(
     # What was there of the second object goes twice, the first one does not.
     more = link.up - before[0] - up, link.down - before[1] - down
     assert max(more) < CUT_AFTER - 0.8 * ONE_OBJECT, more
+
+
+@pytest.mark.parametrize("seed", range(MOMENTS))
+def test_a_coordinator_that_is_killed_in_an_upload_is_sent_one_object_twice_at_most(
+    setting: Setting, order: Callable[..., RunAt], undisturbed: tuple[str, int, int], seed: int
+) -> None:
+    link, coordinator = setting.link, setting.federation.coordinator
+    expected, up, _ = undisturbed
+    run = order(f"killed-{seed}", 1, LARGE, **LAST)
+    before = link.up
+    link.up_rate = SLOW
+    moment = random.Random(seed).randrange(up // 10, up)
+    until(lambda: link.up - before > moment, "the moment", pause=0.001)
+    coordinator.program.kill()
+    link.up_rate = 0.0
+    coordinator.start()
+    run.end(LONG)
+    assert bits(sound(setting.federation, run, 1)) == expected
+    assert link.up - before - up < ONE_OBJECT + SMALL_CALLS, (link.up - before, up)
+    objects = coordinator.folder.database.with_name("objects")
+    until(lambda: not list(objects.iterdir()), "no object is left of a run that is done")
+
+
+def test_both_screens_say_how_far_a_long_upload_is(
+    setting: Setting, order: Callable[..., RunAt]
+) -> None:
+    run = order("watched", 1, LARGE, **LAST)
+    setting.link.up_rate = SLOW
+    words = r"\d of \d+ MB, \d+ s left"
+    until(lambda: re.search(words, str(setting.east.status.get("transfer"))), "the site says it")
+    until(
+        lambda: re.search(words, run.board["sites"]["east"].get("transfer", "")),
+        "the coordinator says it",
+    )
+    setting.link.heal()
+    run.end(LONG)
+    assert run.board["sites"]["east"]["transfer"] == ""
+    until(lambda: setting.east.status.get("transfer") == "", "nothing is under way")
 
 
 def test_a_line_that_is_cut_for_longer_than_a_round_drops_the_site_which_rejoins(

@@ -19,7 +19,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
@@ -39,8 +39,10 @@ from flwr.superlink.servicer.runtime import runtime_handlers
 from google.protobuf.message import DecodeError, Message
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from common.messages.pull_headers import FETCHED_HEADER
 from common.platform.logs import log
 from server.http.asgi import ClientGone, TooLarge, answer, header, read_body, refuse
+from server.service.calls.transfers import Transfers
 
 #: So many of them work at a time: Python runs one, while the other waits for the disk.
 _THREADS = 2
@@ -64,13 +66,14 @@ class Call:
 
     request: type[Message]
     handler: Callable[[Any, Any], Message]  # of the request, and of whoever calls
+    header: tuple[str, Callable[[], str]] | None = None  # of a good answer: its name and value
 
 
 #: Says who makes a call, by its headers: a node's number, or a task's token.
 Caller = Callable[[Scope], Any]
 
 
-def fleet_calls(state: LinkState) -> dict[str, Call]:
+def fleet_calls(state: LinkState, transfers: Transfers) -> dict[str, Call]:
     """Return the calls of sites; a caller is the number of the node whose key has signed."""
 
     def of(request: type[Message], handler: Callable[[Any, LinkState], Message]) -> Call:
@@ -81,25 +84,35 @@ def fleet_calls(state: LinkState) -> dict[str, Call]:
 
         return Call(request=request, handler=handled)
 
+    def pull(asked: Any, state: LinkState) -> Message:  # noqa: ANN401 - as the table says
+        found = fleet_handlers.pull_messages(asked, state, state.object_store)
+        if found.messages_list:
+            transfers.begin(asked.node.node_id)
+        return found
+
+    def pull_object(asked: Any, state: LinkState) -> Message:  # noqa: ANN401 - as the table says
+        found = fleet_handlers.pull_object(asked, state)
+        transfers.fetched(asked.node.node_id, len(found.object_content))
+        return found
+
+    def confirm(asked: Any, state: LinkState) -> Message:  # noqa: ANN401 - as the table says
+        transfers.end(asked.node.node_id)
+        return fleet_handlers.confirm_message_received(asked, state, state.object_store)
+
     return {
-        FLEET_PULL: of(
-            PullMessagesRequest, lambda r, s: fleet_handlers.pull_messages(r, s, s.object_store)
-        ),
+        FLEET_PULL: of(PullMessagesRequest, pull),
         FLEET_PUSH: of(PushMessagesRequest, fleet_handlers.push_messages),
         FLEET_PUSH_OBJECT: of(PushObjectRequest, fleet_handlers.push_object),
-        FLEET_PULL_OBJECT: of(PullObjectRequest, fleet_handlers.pull_object),
+        FLEET_PULL_OBJECT: of(PullObjectRequest, pull_object),
         "/v1/fleet/send-node-heartbeat": of(
             SendNodeHeartbeatRequest, fleet_handlers.send_node_heartbeat
         ),
         "/v1/fleet/get-run": of(GetRunRequest, fleet_handlers.get_run),
-        "/v1/fleet/confirm-message-received": of(
-            ConfirmMessageReceivedRequest,
-            lambda r, s: fleet_handlers.confirm_message_received(r, s, s.object_store),
-        ),
+        "/v1/fleet/confirm-message-received": of(ConfirmMessageReceivedRequest, confirm),
     }
 
 
-def runtime_calls(state: LinkState) -> dict[str, Call]:
+def runtime_calls(state: LinkState, transfers: Transfers) -> dict[str, Call]:
     """Return the calls of runs; a caller is the token of the run's task."""
 
     def of(request: type[Message], handler: Callable[[Any, LinkState, Any], Message]) -> Call:
@@ -118,7 +131,10 @@ def runtime_calls(state: LinkState) -> dict[str, Call]:
         RUNTIME_PUSH: of(PushAppMessagesRequest, runtime_handlers.push_messages),
         RUNTIME_PUSH_OBJECT: of(PushObjectRequest, runtime_handlers.push_object),
         RUNTIME_PULL_OBJECT: of(PullObjectRequest, runtime_handlers.pull_object),
-        "/v1/runtime/get-nodes": of(GetNodesRequest, runtime_handlers.get_nodes),
+        "/v1/runtime/get-nodes": replace(
+            of(GetNodesRequest, runtime_handlers.get_nodes),
+            header=(FETCHED_HEADER, transfers.header),
+        ),
         "/v1/runtime/confirm-message-received": of(
             ConfirmMessageReceivedRequest, runtime_handlers.confirm_message_received
         ),
@@ -160,8 +176,12 @@ class FrequentCalls:
             self._threads, self._answered, scope, call, body
         )
         del body
+        headers = []
+        if status == _DONE and call.header is not None:
+            name, value = call.header
+            headers = [(name.encode(), value().encode())]
         kind = _PROTOBUF if status == 200 else "application/json"
-        await answer(send, status, content, kind=kind.encode())
+        await answer(send, status, content, kind=kind.encode(), headers=headers)
 
     def _answered(self, scope: Scope, call: Call, body: bytes) -> tuple[int, bytes]:
         """Return status and body of the answer."""

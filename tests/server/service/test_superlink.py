@@ -9,13 +9,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from flwr.common.constant import SubStatus
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.corestate import sql_corestate
 from sqlalchemy.exc import OperationalError
 
 from common.messages.signing_key import new_private_key, public_text
 from common.platform.errors import LinkDown, StateDamaged, TrustRefused
 from server.service import task_leases
-from server.service.superlink import SuperLink
+from server.service.superlink import FlowerRun, SuperLink
+from tests.server.service.calls.test_object_files import large, tree_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,7 +30,8 @@ watched = {"socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.
            "os.posix_spawn", "os.exec", "os.system", "os.fork"}
 sys.addaudithook(lambda event, facts: noted.append((event, facts)) if event in watched else None)
 from pathlib import Path
-from server.service.superlink import SuperLink
+from server.service.superlink import FlowerRun, SuperLink
+from tests.server.service.calls.test_object_files import large, tree_of
 from common.messages.signing_key import new_private_key, public_text
 link = SuperLink(Path(sys.argv[1]))
 key = public_text(new_private_key())
@@ -131,8 +135,77 @@ def test_a_database_that_cannot_be_written_now_is_no_end_of_a_run(
         link.stop_run(started.number)
 
 
-def later(monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
     """Let Flower see another time."""
     at = datetime.now(UTC) + timedelta(days=days)
     for module in (sql_corestate, task_leases):
         monkeypatch.setattr(module, "now", lambda: at)
+
+
+def announced(link: SuperLink, run: FlowerRun, tree: ObjectTree) -> tuple[str, list[str]]:
+    """Begin an upload, as a site's answer does; returns its session and what is wanted."""
+    session = link.state.start_session(run.number)
+    return session, link.state.preregister_object_tree(tree, session)
+
+
+def test_an_upload_that_is_cut_for_a_day_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = SuperLink(tmp_path / "superlink.db")
+    run = link.start_run("demo")
+    tree, contents = tree_of(large(1), large(2))
+    session, wanted = announced(link, run, tree)
+    first, *others = wanted
+    assert link.state.store_object(run.number, session, first, contents[first])
+    later(monkeypatch, days=1)
+    assert link.state.get_object(run.number, others[-1]) == b""  # not given up
+    for name in others:
+        assert link.state.store_object(run.number, session, name, contents[name])
+    assert {n: link.state.get_object(run.number, n) for n in contents} == contents
+
+
+@pytest.mark.parametrize("way", ["stopped", "killed"])
+def test_a_run_that_goes_on_is_sent_nothing_twice_and_leaves_nothing(
+    tmp_path: Path, way: str
+) -> None:
+    link = SuperLink(tmp_path / "superlink.db")
+    run = link.start_run("demo")
+    tree, contents = tree_of(large(1), large(2))
+    session, wanted = announced(link, run, tree)
+    for name in wanted[:2]:
+        assert link.state.store_object(run.number, session, name, contents[name])
+    if way == "stopped":
+        link.stop_run(run.number)
+    else:  # the service with it
+        link = SuperLink(tmp_path / "superlink.db")
+        link.stop_all_runs()
+    again = link.start_run("demo")
+    session, left = announced(link, again, tree)
+    assert left == wanted[2:]
+    for name in left:
+        assert link.state.store_object(again.number, session, name, contents[name])
+    assert {n: link.state.get_object(again.number, n) for n in contents} == contents
+    task = link.state.get_task_by_token(again.token)
+    assert task is not None
+    link.state.activate_task(task.task_id)
+    link.state.finish_task(task.task_id, SubStatus.COMPLETED, "")
+    link.stop_run(again.number)
+    assert list((tmp_path / "objects").iterdir()) == []
+    assert len(link.state.object_store) == 0
+
+
+def test_what_a_run_was_sent_that_does_not_go_on_is_forgotten_after_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = SuperLink(tmp_path / "superlink.db")
+    run, other = link.start_run("demo"), link.start_run("other")
+    tree, contents = tree_of(large(1))
+    session, wanted = announced(link, run, tree)
+    for name in wanted:
+        link.state.store_object(run.number, session, name, contents[name])
+    link.stop_run(run.number)
+    link.stop_run(other.number)
+    assert len(list((tmp_path / "objects").iterdir())) == 1
+    later(monkeypatch, days=1.1)
+    SuperLink(tmp_path / "superlink.db").stop_all_runs()
+    assert list((tmp_path / "objects").iterdir()) == []

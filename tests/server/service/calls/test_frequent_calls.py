@@ -55,6 +55,7 @@ from server.service.calls.frequent_calls import (
     task_token,
 )
 from server.service.calls.object_files import SMALLEST_FILE
+from server.service.calls.transfers import Transfers
 from server.service.site_authentication import AcceptedSites, Member
 from server.service.superlink import SuperLink
 from tests.server.coordinator import PROTOBUF, Site
@@ -156,8 +157,8 @@ def told(link: SuperLink, *, by_flower: bool) -> Told:
         return found.node_id
 
     ours = (
-        FrequentCalls(never, fleet_calls(link.state), node, 10_000_000),
-        FrequentCalls(never, runtime_calls(link.state), task_token, 10_000_000),
+        FrequentCalls(never, fleet_calls(link.state, Transfers()), node, 10_000_000),
+        FrequentCalls(never, runtime_calls(link.state, Transfers()), task_token, 10_000_000),
     )
     fleet, runtime = (link.app, link.app) if by_flower else ours
     return Told(link=link, fleet=fleet, runtime=runtime, member=member)
@@ -347,7 +348,7 @@ def test_our_path_answers_and_refuses_as_flowers_own_does(
 def test_a_key_that_was_revoked_calls_nothing(tmp_path: Path) -> None:
     link = SuperLink(tmp_path / "superlink.db")
     t = told(link, by_flower=False)
-    calls = FrequentCalls(never, fleet_calls(link.state), _nobody, 10_000_000)
+    calls = FrequentCalls(never, fleet_calls(link.state, Transfers()), _nobody, 10_000_000)
     t.fleet = calls
     request = PullMessagesRequest(node=Node(node_id=t.member.node_id))
     assert t.site("revoked", "pull-messages", request).status_code == 401
@@ -383,6 +384,11 @@ SIGNATURES = {
     SqlLinkState.store_object: ["self", "run_id", "session_id", "object_id", "object_content"],
     SqlLinkState.store_traffic: ["self", "run_id", "bytes_sent", "bytes_recv"],
     SqlLinkState._cleanup_expired_task_tokens: ["self"],
+    SqlLinkState._claim_pending_object: ["self", "run_id", "session_id", "object_id"],
+    SqlLinkState._cleanup_push_session: ["self", "session_id", "cleanup_messages"],
+    SqlLinkState.cleanup_run: ["self", "run_id"],
+    SqlLinkState.get_run_status: ["self", "run_ids"],
+    SqlLinkState.acknowledge_node_heartbeat: ["self", "node_id", "heartbeat_interval"],
     SqlLinkState.get_task_by_token: ["self", "token"],
     SqlLinkState.claim_task: ["self", "task_id"],
     SqlLinkState.activate_task: ["self", "task_id"],
