@@ -32,6 +32,7 @@ from server.service.calls.frequent_calls import (
     runtime_calls,
     task_token,
 )
+from server.service.calls.object_news import ObjectNews
 from server.service.calls.presence import Presence
 from server.service.calls.transfers import Transfers
 from server.service.listeners import Listeners
@@ -56,7 +57,7 @@ class Gateway:
             self._members = AcceptedSites()
             self._refreshing = threading.Lock()
             self._to_sites, self._to_runs = PushSignal(), PushSignal()
-            self._transfers = Transfers()
+            self._transfers, self._news = Transfers(), ObjectNews()
             self._presence = Presence(self.superlink.state.acknowledge_nodes)
             self.refresh_members()
         except BaseException:
@@ -156,7 +157,11 @@ class Gateway:
         state = self.superlink.state
         fleet = DeliveryMiddleware(
             FrequentCalls(
-                self.superlink.app, fleet_calls(state, self._transfers), node, LARGEST_BODY
+                self.superlink.app,
+                fleet_calls(state, self._transfers),
+                node,
+                self._news,
+                LARGEST_BODY,
             ),
             pull=FLEET_PULL,
             push=FLEET_PUSH,
@@ -179,7 +184,11 @@ class Gateway:
 
         runtime = DeliveryMiddleware(
             FrequentCalls(
-                self.superlink.app, runtime_calls(state, self._transfers), task_token, LARGEST_BODY
+                self.superlink.app,
+                runtime_calls(state, self._transfers),
+                task_token,
+                self._news,
+                LARGEST_BODY,
             ),
             pull=RUNTIME_PULL,
             push=RUNTIME_PUSH,

@@ -1,5 +1,5 @@
 """Calls of Flower's that come often, answered without its application; objects as files.
 
-Imported from here: frequent_calls, object_files, presence, transfers.
+Imported from here: frequent_calls, object_files, object_news, presence, transfers.
 May import: server.http, common.
 """

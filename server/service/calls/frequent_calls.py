@@ -16,6 +16,7 @@ Whatever is not in the tables goes to Flower's application.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedRequest,
     PullObjectRequest,
+    PullObjectResponse,
     PushObjectRequest,
 )
 from flwr.proto.run_pb2 import GetRunRequest
@@ -42,18 +44,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from common.messages.pull_headers import FETCHED_HEADER
 from common.platform.logs import log
 from server.http.asgi import ClientGone, TooLarge, answer, header, read_body, refuse
+from server.service.calls.object_news import ObjectNews
 from server.service.calls.transfers import Transfers
 
 #: So many of them work at a time: Python runs one, while the other waits for the disk.
 _THREADS = 2
 _PROTOBUF = "application/protobuf"
 _DONE, _UNAUTHORIZED, _BROKEN = 200, 401, 500
+#: A pull of an object that is on its way is held back so long.
+_OBJECT_SECONDS = 1.0
+_ON_ITS_WAY = (_DONE, PullObjectResponse(object_found=True).SerializeToString())
 TASK_HEADER = b"flwr-task-token"
 FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
 FLEET_LEAVE = "/v1/fleet/deactivate-node"
 FLEET_PUSH_OBJECT, FLEET_PULL_OBJECT = "/v1/fleet/push-object", "/v1/fleet/pull-object"
 RUNTIME_PULL, RUNTIME_PUSH = "/v1/runtime/pull-messages", "/v1/runtime/push-messages"
 RUNTIME_PUSH_OBJECT, RUNTIME_PULL_OBJECT = "/v1/runtime/push-object", "/v1/runtime/pull-object"
+_PUSHES = frozenset((FLEET_PUSH_OBJECT, RUNTIME_PUSH_OBJECT))
 
 
 class Unauthorized(Exception):
@@ -150,12 +157,18 @@ class FrequentCalls:
     """Answers the calls of a table; gives all others to Flower's application."""
 
     def __init__(
-        self, app: ASGIApp, calls: Mapping[str, Call], caller: Caller, largest_body: int
+        self,
+        app: ASGIApp,
+        calls: Mapping[str, Call],
+        caller: Caller,
+        news: ObjectNews,
+        largest_body: int,
     ) -> None:
         self._app = app
         self._calls = dict(calls)
         self._caller = caller
         self._largest_body = largest_body
+        self._news = news
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="calls")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,10 +184,10 @@ class FrequentCalls:
         except TooLarge:
             await refuse(scope, send, 413, "The request is too large.")
             return
-        loop = asyncio.get_running_loop()
-        status, content = await loop.run_in_executor(
-            self._threads, self._answered, scope, call, body
-        )
+        if scope["path"] == FLEET_PULL_OBJECT:
+            status, content = await self._object(scope, call, body)
+        else:
+            status, content = await self._called(scope, call, body)
         del body
         headers = []
         if status == _DONE and call.header is not None:
@@ -182,6 +195,30 @@ class FrequentCalls:
             headers = [(name.encode(), value().encode())]
         kind = _PROTOBUF if status == 200 else "application/json"
         await answer(send, status, content, kind=kind.encode(), headers=headers)
+
+    async def _called(self, scope: Scope, call: Call, body: bytes) -> tuple[int, bytes]:
+        """Return status and body of the answer; of an object that came, tell who waits for it."""
+        loop = asyncio.get_running_loop()
+        status, content = await loop.run_in_executor(
+            self._threads, self._answered, scope, call, body
+        )
+        if scope["path"] in _PUSHES and status == _DONE:
+            self._news.came(PushObjectRequest.FromString(body).object_id)
+        return status, content
+
+    async def _object(self, scope: Scope, call: Call, body: bytes) -> tuple[int, bytes]:
+        """Return the answer of a pull of an object, a little later where it is on its way."""
+        try:
+            name = PullObjectRequest.FromString(body).object_id
+        except DecodeError:
+            name = ""
+        with self._news.of(name) as news:
+            found = await self._called(scope, call, body)
+            if found != _ON_ITS_WAY:
+                return found
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), _OBJECT_SECONDS)
+            return await self._called(scope, call, body)
 
     def _answered(self, scope: Scope, call: Call, body: bytes) -> tuple[int, bytes]:
         """Return status and body of the answer."""

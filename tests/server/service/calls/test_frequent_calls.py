@@ -55,6 +55,7 @@ from server.service.calls.frequent_calls import (
     task_token,
 )
 from server.service.calls.object_files import SMALLEST_FILE
+from server.service.calls.object_news import ObjectNews
 from server.service.calls.transfers import Transfers
 from server.service.site_authentication import AcceptedSites, Member
 from server.service.superlink import SuperLink
@@ -157,8 +158,10 @@ def told(link: SuperLink, *, by_flower: bool) -> Told:
         return found.node_id
 
     ours = (
-        FrequentCalls(never, fleet_calls(link.state, Transfers()), node, 10_000_000),
-        FrequentCalls(never, runtime_calls(link.state, Transfers()), task_token, 10_000_000),
+        FrequentCalls(never, fleet_calls(link.state, Transfers()), node, ObjectNews(), 10_000_000),
+        FrequentCalls(
+            never, runtime_calls(link.state, Transfers()), task_token, ObjectNews(), 10_000_000
+        ),
     )
     fleet, runtime = (link.app, link.app) if by_flower else ours
     return Told(link=link, fleet=fleet, runtime=runtime, member=member)
@@ -348,7 +351,9 @@ def test_our_path_answers_and_refuses_as_flowers_own_does(
 def test_a_key_that_was_revoked_calls_nothing(tmp_path: Path) -> None:
     link = SuperLink(tmp_path / "superlink.db")
     t = told(link, by_flower=False)
-    calls = FrequentCalls(never, fleet_calls(link.state, Transfers()), _nobody, 10_000_000)
+    calls = FrequentCalls(
+        never, fleet_calls(link.state, Transfers()), _nobody, ObjectNews(), 10_000_000
+    )
     t.fleet = calls
     request = PullMessagesRequest(node=Node(node_id=t.member.node_id))
     assert t.site("revoked", "pull-messages", request).status_code == 401
