@@ -16,7 +16,7 @@ import threading
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.transport.fleet_client import FleetClient, PendingMessage
-from client.transport.proxy import Proxy
+from client.transport.proxy import Way
 from common.messages.pull_headers import LONGEST_WAIT_SECONDS
 
 
@@ -24,13 +24,9 @@ class ListeningClient(FleetClient):
     """The calls, with a pull that never ends; `close` ends it."""
 
     def __init__(
-        self,
-        address: str,
-        authority: str,
-        key: ec.EllipticCurvePrivateKey,
-        proxy: Proxy | None = None,
+        self, address: str, authority: str, key: ec.EllipticCurvePrivateKey, way: Way | None = None
     ) -> None:
-        super().__init__(address, authority, key, proxy)
+        super().__init__(address, authority, key, way)
         self._wanted, self._came, self._over = (threading.Event() for _ in range(3))
         self._found: PendingMessage | Exception | None = None
         self._thread = threading.Thread(target=self._listen, daemon=True, name="listening")
