@@ -163,6 +163,11 @@ class Home:
         return self.own / "inbox"
 
     @property
+    def kept(self) -> Path:
+        """Objects of the last large requests, beside the inbox."""
+        return self.folder / "kept"
+
+    @property
     def quarantine(self) -> Path:
         """Requests that ended the worker, counted and set aside."""
         return self.own / "quarantine"

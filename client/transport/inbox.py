@@ -8,7 +8,7 @@ missing objects are fetched, and its answer is sent, by the next process.
                    /receipt            of this site's records, as the coordinator keeps it
                    /request            the whole request, once all is here
                    /reply.json         when the answer was made, what of it is still to be sent
-               kept/NAME/NAME          objects of the last large requests: what the next one has in
+    HOME/kept/NAME/NAME                objects of the last large requests: what the next one has in
                                        common with them, or asks anew after a cut, is not fetched
 """
 
@@ -27,7 +27,6 @@ from client.transport.fleet_client import PendingMessage
 from common.platform.durable_files import replace_durably
 from common.platform.errors import StateDamaged
 
-_KEPT = "kept"
 #: Training and validation of a round ask with the same weights, one after the other.
 _MOST_KEPT = 2
 #: Of requests that are smaller nothing is worth being kept.
@@ -49,6 +48,7 @@ class Inbox:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._kept = folder.with_name("kept")
         folder.mkdir(parents=True, exist_ok=True)
         for torn in folder.glob("*.new"):
             shutil.rmtree(torn, ignore_errors=True)
@@ -95,7 +95,7 @@ class Inbox:
 
     def adopt(self, delivery: PendingMessage, name: str) -> bool:
         """Return whether an object came with an earlier request; then it is here."""
-        for path in (self._folder / _KEPT).glob(f"*/{name}"):
+        for path in self._kept.glob(f"*/{name}"):
             with path.open("rb") as file:
                 whole = hashlib.file_digest(file, "sha256").hexdigest() == name
             if whole:
@@ -177,7 +177,7 @@ class Inbox:
             for path in self._objects(delivery).iterdir():
                 path.unlink(missing_ok=True)
             return
-        kept = self._folder / _KEPT
+        kept = self._kept
         kept.mkdir(exist_ok=True)
         shutil.rmtree(kept / delivery.id, ignore_errors=True)
         self._objects(delivery).rename(kept / delivery.id)

@@ -51,7 +51,7 @@ def leave(home: Home, *, without_them: bool = False) -> Coordinator:
             raise
     for path in (home.key, home.next_key, *home.own.glob("key.until-*")):
         _destroy(path)
-    for path in (home.inbox, home.outbox, home.quarantine):
+    for path in (home.inbox, home.kept, home.outbox, home.quarantine):
         shutil.rmtree(path, ignore_errors=True)
     for path in (home.public_key, home.rotations, home.coordinator_pem):
         path.unlink(missing_ok=True)

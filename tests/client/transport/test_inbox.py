@@ -84,7 +84,7 @@ def test_a_kept_object_that_is_torn_is_fetched_and_no_more_than_two_requests_are
     asked(fleet, 0)
     site = letters(tmp_path)
     site.turn(fleet, 0.1)
-    kept = tmp_path / "home" / "inbox" / "kept"
+    kept = tmp_path / "home" / "kept"
     torn = max(kept.glob("*/*"), key=lambda path: path.stat().st_size)
     torn.write_bytes(torn.read_bytes()[:-1])
     before = len(fleet.fetched)
@@ -100,4 +100,4 @@ def test_a_kept_object_that_is_torn_is_fetched_and_no_more_than_two_requests_are
 def test_of_small_requests_nothing_is_kept(tmp_path: Path, fleet: Counting) -> None:
     asked(fleet, 0, (b"small",))
     letters(tmp_path).turn(fleet, 0.1)
-    assert not (tmp_path / "home" / "inbox" / "kept").exists()
+    assert not (tmp_path / "home" / "kept").exists()
