@@ -165,7 +165,7 @@ class Home:
     @property
     def kept(self) -> Path:
         """Objects of the last large requests, beside the inbox."""
-        return self.folder / "kept"
+        return self.own / "kept"
 
     @property
     def quarantine(self) -> Path:

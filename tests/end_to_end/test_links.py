@@ -111,7 +111,7 @@ def test_a_line_cut_in_an_exchange_goes_on_with_what_is_missing(
 ) -> None:
     link = setting.link
     # What the undisturbed run was sent would not be fetched again.
-    shutil.rmtree(setting.east.home.folder / "kept", ignore_errors=True)
+    shutil.rmtree(setting.east.home.kept, ignore_errors=True)
     run = order(way, 1, LARGE, **LAST)
     before = link.up, link.down
     if way == "upload":
