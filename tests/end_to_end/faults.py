@@ -82,6 +82,14 @@ def kill_run(scene: Scene, draw: random.Random) -> None:
     kill_if_there(scene.run.pid)
 
 
+def end_one(scene: Scene, draw: random.Random) -> None:
+    """Ask a worker or the run's process to end, as a system that shuts down does."""
+    pid = draw.choice([scene.site(draw).worker, scene.run.pid])
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
 def kill_service(scene: Scene, draw: random.Random) -> None:
     """End the coordinator; systemd starts it again after a while."""
     scene.federation.coordinator.program.kill()
@@ -251,6 +259,7 @@ FAULTS: Mapping[str, Fault] = {
         kill_daemon,
         kill_worker,
         kill_run,
+        end_one,
         kill_service,
         lose_power,
         upgrade,

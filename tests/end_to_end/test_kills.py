@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -31,12 +30,6 @@ LONG = 240.0
 PAUSE_SECONDS = 66.0
 #: "each": every process by itself, too, which takes four minutes more.
 PAUSES = os.environ.get("PAUSES", "")
-#: So many faults at random moments; with more than a few, private runs are disturbed, too.
-FEW = 3
-FAULTS = int(os.environ.get("FAULTS", str(FEW)))
-VICTIMS = ("daemon", "worker", "run", "service")
-#: A run that is killed four times without a round saved between is given up.
-MOST_OF_ONE_RUN = 3
 
 
 @pytest.fixture(scope="module")
@@ -180,49 +173,3 @@ def test_a_pause_is_no_failure(
         os.kill(pid, signal.SIGCONT)
     assert run.end(LONG) == "done", run.message
     assert bits(run.result()) == undisturbed
-
-
-@pytest.mark.parametrize("privacy", ["", *([PRIVATE] if FAULTS > FEW else [])])
-def test_faults_at_random_moments_change_nothing(
-    two: Federation, order: Callable[..., RunAt], undisturbed: str, privacy: str
-) -> None:
-    """Each is killed, stopped in order or stands still; nobody types a word for the run."""
-    draw = random.Random(FAULTS)
-    kinds = [(how, who) for how in ("kill", "end", "pause") for who in VICTIMS]
-    faults = [draw.choice(kinds) for _ in range(FAULTS)]
-    for number in range(0, FAULTS, MOST_OF_ONE_RUN):
-        run = order(f"random-{number}", **({"privacy": privacy} if privacy else {}))
-        for how, who in faults[number : number + MOST_OF_ONE_RUN]:
-            time.sleep(draw.uniform(0.2, 1.5))
-            disturb(two, run, two.sites[draw.choice(NAMES)], how, who)
-        run.end(LONG)
-        state = sound(two, run, 4)
-        assert privacy or bits(state) == undisturbed
-
-
-def disturb(two: Federation, run: RunAt, site: SiteAt, how: str, who: str) -> None:
-    """Do what happens to machines; who ends a daemon or the service starts it again."""
-    program = {"daemon": site.program, "service": two.coordinator.program}.get(who)
-    pid = program.pid if program else site.worker if who == "worker" else run.pid
-    if how == "pause":
-        if pid is not None and signalled(pid, signal.SIGSTOP):
-            time.sleep(6.0)
-            signalled(pid, signal.SIGCONT)
-    elif program is None:
-        if pid is not None:
-            signalled(pid, signal.SIGKILL if how == "kill" else signal.SIGTERM)
-    else:
-        if how == "kill":
-            program.kill()
-        else:
-            program.stop()
-        (site if who == "daemon" else two.coordinator).start()
-
-
-def signalled(pid: int, number: signal.Signals) -> bool:
-    """Send a signal; returns whether the process was there."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
