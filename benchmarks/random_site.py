@@ -26,7 +26,6 @@ from client.node.worker import read_request
 from client.node.worker_process import Finished, WorkerProcess
 from client.site.home import Home
 from client.site.site_config import load_site_config
-from client.transport.coordinator import load_coordinator
 from client.transport.fleet_client import PendingMessage
 from client.transport.inbox import Inbox
 from client.transport.outbox import Outbox
@@ -102,9 +101,9 @@ def main(home: Home) -> None:
     """Answer until SIGTERM."""
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: over.set())
-    config, coordinator = load_site_config(home.site_yaml), load_coordinator(home)
-    worker = NoiseWorker(home, config.name, Outbox(home.outbox))
-    daemon = _Daemon(home, config, coordinator, worker, SiteMeters(CollectorRegistry()))
+    name = load_site_config(home.site_yaml).name
+    worker = NoiseWorker(home, name, Outbox(home.outbox))
+    daemon = _Daemon(home, worker, SiteMeters(CollectorRegistry()))
     _note_arrivals(home.folder / ARRIVALS)
     daemon.serve(over, lambda _status: None)
     daemon.close()

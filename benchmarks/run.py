@@ -35,6 +35,7 @@ SCRIPTS = (
     "recompute_memory",
     "slide_tiles",
     "federation",
+    "growth",
     "idle_site",
     "pull",
     "ray_engine",
