@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from common.config.aggregation import Aggregation
 from common.config.parts.extension import NamedExtension
 from common.config.parts.section import Part, PositiveFloat, PositiveInt
-from common.config.training import Aggregation, Model, Training
+from common.config.training import Model, Training
 from common.platform.errors import ConfigurationError
 
 #: Every epsilon is also told at this delta, so that runs and studies can be compared.

@@ -19,6 +19,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from common.config.aggregation import Aggregation, ServerOptimizer
 from common.config.changes import Changes, changed
 from common.config.cohort import CategoryColumn, Cohort, Images, NumberColumn, Slide, Split, Table
 from common.config.errors import explain
@@ -43,13 +44,11 @@ from common.config.tasks.regression import RegressionTask
 from common.config.tasks.segmentation import SegmentationTask
 from common.config.training import (
     SEGMENTATION_NETWORKS,
-    Aggregation,
     Exchange,
     Model,
     NetworkName,
     Personalisation,
     Selection,
-    ServerOptimizer,
     Training,
 )
 from common.config.training_fits import check_training

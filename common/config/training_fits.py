@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from common.config.aggregation import Aggregation, scaffold_misfit
 from common.config.cohort import Cohort
 from common.config.parts.extension import is_extension
 from common.config.tasks import Task
 from common.config.tasks.extension_task import ExtensionTask
 from common.config.tasks.forms import IncidenceCurves, LabelProbabilities
-from common.config.training import Aggregation, Flip, Model, Training, scaffold_misfit
+from common.config.training import Flip, Model, Training
 
 if TYPE_CHECKING:
     from common.config.run_config import RunConfig

@@ -102,3 +102,18 @@ def distribution_of(name: str) -> str:
 def normalised(distribution: str) -> str:
     """Return a distribution's name as it is compared (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def ours_or_named(ours: tuple[str, ...]) -> BeforeValidator:
+    """Refuse what is neither ours nor an extension's, in one sentence for both."""
+
+    def check(given: object) -> object:
+        if not isinstance(given, str) or given in ours or is_extension(given):
+            return given
+        near = difflib.get_close_matches(given, ours, n=1, cutoff=0.5)
+        hint = f". Did you mean {near[0]}?" if near else meant(given)
+        names = ", ".join(f"'{name}'" for name in ours)
+        message = f"expected {names}, or DISTRIBUTION/NAME of an installed extension{hint}"
+        raise ValueError(message)
+
+    return BeforeValidator(check)
