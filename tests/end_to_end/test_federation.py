@@ -189,7 +189,8 @@ def test_what_left_is_on_record_at_both_sides(setting: Setting, private_run: Run
         assert len(reports) == 1  # a private run is measured at its end
         # The bytes on the line are those of the record: each answer's header passed by.
         answers = [read_envelope(path) for path in site.home.outbox.rglob("*.answer")]
-        digests = {line.disclosure.sha256 for line in (*site.sent(), *site.sent("report"))}
+        kinds = ("update", "report", "cohort")
+        digests = {line.disclosure.sha256 for kind in kinds for line in site.sent(kind)}
         assert answers
         assert {answer.digest.hex() for answer in answers} <= digests
         assert all(answer.header.encode() in setting.link.said for answer in answers)
