@@ -164,7 +164,8 @@ class Inbox:
     def drop(self, delivery: PendingMessage) -> None:
         """Forget a message: it is answered, or nobody waits for its answer."""
         place = self._folder / delivery.id
-        with contextlib.suppress(FileNotFoundError):
+        # That they are kept saves time, no more: they may be gone, or on another file system.
+        with contextlib.suppress(OSError):
             self._keep_objects(delivery)
         gone = place.with_name(f"{delivery.id}.new")
         with contextlib.suppress(FileNotFoundError):

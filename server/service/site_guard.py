@@ -104,7 +104,7 @@ class SiteGuard:
             return
         no = self._refusal_of(place[1], body, _announced(scope), member)
         if no is not None:
-            log(__name__).warning("push refused", site=member.site, fault=no.detail)
+            log(__name__).warning("call refused", site=member.site, fault=no.detail)
             await refuse(scope, send, no.status, no.detail)
             return
         await self._app(scope, replayed(body, receive), send)

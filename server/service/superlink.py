@@ -21,7 +21,7 @@ from typing import Any
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, Status
-from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.proto.message_pb2 import Metadata, PullObjectRequest, PushObjectRequest
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest
 from flwr.server.superlink.linkstate import LinkStateFactory
@@ -41,7 +41,7 @@ from common.messages.signing_key import public_pem
 from common.platform.code_hash import RELEASE, bundle, bundle_hash
 from common.platform.errors import LinkDown, RunFailed, StateDamaged, TrustRefused
 from server.service.answer_allowances import Allowances, Overdraft
-from server.service.calls.frequent_calls import FLEET_PUSH, FLEET_PUSH_OBJECT
+from server.service.calls.frequent_calls import FLEET_PULL, FLEET_PUSH, FLEET_PUSH_OBJECT
 from server.service.calls.object_files import ObjectFiles
 from server.service.site_authentication import Member
 from server.service.task_leases import LeasingState
@@ -185,7 +185,7 @@ def _keep_little(connection: Any, record: Any, _proxy: object) -> None:  # noqa:
 def refusal_of(
     path: str, body: bytes, size: int | None, member: Member, allowances: Allowances
 ) -> Overdraft | None:
-    """Return why a site's push is refused: it answers, in its own name, what it was asked.
+    """Return why a site's call is refused: it answers, in its own name, what it was asked.
 
     `size` is what an answer is announced to have, in bytes.
     """
@@ -196,8 +196,14 @@ def refusal_of(
             return allowances.take(member.node_id, content.object_id, held)
         if path == FLEET_PUSH:
             return _refusal_of_push(PushMessagesRequest.FromString(body), size, member, allowances)
+        if (
+            path == FLEET_PULL
+            and PullMessagesRequest.FromString(body).node.node_id != member.node_id
+        ):
+            # Flower is not asked where it had nothing the last time, so it is checked here.
+            return Overdraft(status=401, detail="The pull is in another site's name.")
     except DecodeError:
-        return Overdraft(status=403, detail="The push cannot be read.")
+        return Overdraft(status=403, detail="The call cannot be read.")
     return None
 
 

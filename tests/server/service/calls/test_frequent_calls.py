@@ -91,7 +91,7 @@ class Parts:
                 reply_to_message_id=reply_to,
                 group_id="",
                 created_at=AT,
-                ttl=600.0,
+                ttl=86_400.0,
                 message_type="query",
             ),
             content=content,
