@@ -32,7 +32,7 @@ NAMES = ("east", "west")
 ROUNDS, FAULTS_A_RUN = 4, 3
 SIZE = Size(hidden=(300, 300), steps=40, minutes=10.0)
 LONG = 600.0
-MOST = int(os.environ.get("FAULTS", "6"))
+MOST = int(os.environ.get("FAULTS", "3"))
 SEED = int(os.environ.get("FAULTS_SEED", "0"))
 
 
