@@ -101,3 +101,14 @@ async def refuse(scope: Scope, send: Send, status: int, detail: str) -> None:
     elif scope["type"] == "http":
         body = json.dumps({"detail": detail}).encode()
         await answer(send, status, body, headers=[CLOSE])
+
+
+async def body_or_refused(scope: Scope, receive: Receive, send: Send, largest: int) -> bytes | None:
+    """Return the whole body; None where it is too large, which is answered, or its sender gone."""
+    try:
+        return await read_body(scope, receive, largest)
+    except ClientGone:
+        return None
+    except TooLarge:
+        await refuse(scope, send, 413, "The request is too large.")
+        return None

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.messages.answer_sizes import SMALL_ANSWER
 from common.messages.pull_headers import ANSWER_SECONDS_HEADER, LARGEST_ANSWER_HEADER
-from server.http.asgi import ClientGone, TooLarge, header, read_body, refuse, replayed
+from server.http.asgi import body_or_refused, header, refuse, replayed
 from server.service.answer_allowances import Allowances
 from server.service.calls.frequent_calls import RUNTIME_PULL_OBJECT, RUNTIME_PUSH
 from server.service.superlink import asked_of, wanted_object
@@ -32,12 +32,8 @@ class RunGuard:
         if scope["type"] != "http" or scope["path"] not in {RUNTIME_PUSH, RUNTIME_PULL_OBJECT}:
             await self._app(scope, receive, send)
             return
-        try:
-            body = await read_body(scope, receive, self._largest_body)
-        except ClientGone:
-            return
-        except TooLarge:
-            await refuse(scope, send, 413, "The request is too large.")
+        body = await body_or_refused(scope, receive, send, self._largest_body)
+        if body is None:
             return
         if scope["path"] == RUNTIME_PUSH:
             most = int(_number(scope, LARGEST_ANSWER_HEADER, SMALL_ANSWER))

@@ -160,6 +160,7 @@ def test_a_tunnel_that_is_not_there_is_told_of(setting: Setting) -> None:
     west.program.stop()
     west.start()
     until(lambda: "tunnel: false" in str(west.status.get("sentence")), "it says what to write")
+    assert west.status["state"] == "offline"
     west.call_at(load_settings(setting.federation.coordinator.folder.settings).address)
 
 

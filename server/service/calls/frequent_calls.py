@@ -43,7 +43,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.messages.pull_headers import FETCHED_HEADER
 from common.platform.logs import log
-from server.http.asgi import ClientGone, TooLarge, answer, header, read_body, refuse
+from server.http.asgi import answer, body_or_refused, header
 from server.service.calls.object_news import ObjectNews
 from server.service.calls.transfers import Transfers
 
@@ -177,12 +177,8 @@ class FrequentCalls:
         if call is None or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        try:
-            body = await read_body(scope, receive, self._largest_body)
-        except ClientGone:
-            return
-        except TooLarge:
-            await refuse(scope, send, 413, "The request is too large.")
+        body = await body_or_refused(scope, receive, send, self._largest_body)
+        if body is None:
             return
         if scope["path"] == FLEET_PULL_OBJECT:
             status, content = await self._object(scope, call, body)

@@ -129,6 +129,10 @@ def test_connections_that_hang_up_at_once_turn_nobody_away(port: int) -> None:
     for _ in range(5 * LIMITS.connections):
         for sock in strangers(port, 1):
             sock.close()
+    (sock,) = strangers(port, 1)
+    sock.sendall(request())
+    assert sock.recv(1) == b"\x02"  # A-ASSOCIATE-AC
+    sock.close()
 
 
 @pytest.mark.slow
