@@ -263,6 +263,8 @@ def _command_set(*elements: tuple[int, bytes]) -> bytes:
 def _elements(content: bytes) -> dict[int, bytes]:
     found, place = {}, 0
     while place < len(content):
+        if place + _ELEMENT.size > len(content):
+            raise StreamBroken
         group, number, length = _ELEMENT.unpack_from(content, place)
         place += _ELEMENT.size
         if group or place + length > len(content):

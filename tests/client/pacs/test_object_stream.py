@@ -163,6 +163,7 @@ def test_what_is_not_wanted_of_an_object_is_read_to_its_end(peer: Peer) -> None:
         pack(">BxL", 4, 6) + pack(">LBB", 1, 3, 3),  # shorter than its own head
         pdu((3, 3, b"\x08\0\x18\0\xff\xff\0\0")),  # no group 0
         pdu((3, 3, pack("<HHL", 0, 2, 1 << 20))),  # a value that is not there
+        pdu((3, 3, pack("<HHL", 0, 2, 0) + b"\0\0\0")),  # half an element's head
         pdu((3, 1, bytes(1 << 17))),  # a command without an end
         pdu((3, 2, b"data without a command")),
         pdu((3, 3, STORE)) + pdu((3, 3, DONE)),  # a command in place of the data
