@@ -21,7 +21,8 @@ from client.transport.coordinator import (
 )
 from client.transport.moving import pending
 from client.transport.quarantine import Quarantine
-from common.platform.errors import ConfigurationError, ExitCode, WardroundError
+from common.messages.signing_key import fingerprint, load_private, public_text
+from common.platform.errors import ConfigurationError, ExitCode, TrustRefused, WardroundError
 from common.platform.file_lock import is_held
 
 #: What the daemon calls what it does, in words.
@@ -73,6 +74,7 @@ def _show(home: Home, *, as_json: bool, indent: int | None) -> ExitCode:
             **facts,
             "state": state,
             "site": name,
+            "fingerprint": dict(_own_key(home)).get("  key", ""),
             "running": running,
             "mistake": mistake,
             "paused": home.paused.exists(),
@@ -83,7 +85,14 @@ def _show(home: Home, *, as_json: bool, indent: int | None) -> ExitCode:
             known = {"federation": home.federation, **known}
         say(json.dumps(known, indent=indent))
         return ExitCode.DONE if running else ExitCode.UNREACHABLE
-    table([("site", name), *_coordinator(home), ("now", _now(home, facts, running=running))])
+    table(
+        [
+            ("site", name),
+            *_own_key(home),
+            *_coordinator(home),
+            ("now", _now(home, facts, running=running)),
+        ]
+    )
     if mistake:
         say(f"What was in force stays in force, because of a mistake: {mistake}")
     if running:
@@ -99,7 +108,8 @@ def _show(home: Home, *, as_json: bool, indent: int | None) -> ExitCode:
     if home.paused.exists():
         say("Paused; to go on: wardround-site resume")
     if not running:
-        say("Next: wardround-site start")
+        has_joined = home.coordinator_json.exists()
+        say(f"Next: wardround-site {'start' if has_joined else 'join INVITE'}")
     return ExitCode.DONE if running else ExitCode.UNREACHABLE
 
 
@@ -119,6 +129,14 @@ def _facts(home: Home) -> dict[str, object]:
     except (OSError, ValueError):
         return {}  # it has not written one yet
     return found if isinstance(found, dict) else {}
+
+
+def _own_key(home: Home) -> list[tuple[str, str]]:
+    """Return the fingerprint that is read to the coordinator on the telephone, once it is made."""
+    try:
+        return [("  key", fingerprint(public_text(load_private(home.key))))]
+    except TrustRefused:
+        return []  # none yet, or another's: join and doctor say so
 
 
 def _coordinator(home: Home) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from common.config.measured_rounds import is_validated
 from common.config.parts.extension import AT_SITES, ExtensionKind, distribution_of
 from common.config.run_config import Extension, Images, RunConfig
 from common.extensions.pinning import said
+from common.privacy.measuring import is_told
 
 _EXACTNESS = {
     "lossless": "bit by bit",
@@ -165,6 +166,11 @@ def _description(run: RunConfig) -> str:
 
 def _counts(run: RunConfig) -> str:
     rules = run.evaluation
+    if rules.count_noise > 0 and not is_told(run):
+        return (
+            f"nothing that measures the model: noise of {rules.count_noise:g} patients on counts "
+            "would cost more than the run's epsilon"
+        )
     if rules.count_noise > 0:
         when = _measured(run)
         return (

@@ -35,7 +35,7 @@ from common.privacy.noise_calibration import delta_of
 from common.privacy.statement import statement
 from server.files.folder import RunFolder
 from server.files.status_reader import view_of
-from server.planning.measuring import measured, measuring_epsilon
+from server.planning.measuring import measured, told_epsilon
 from server.rounds.round_record import RoundRecord, estimate_from_json
 from server.rounds.run_state import RunState, RunStore
 
@@ -253,7 +253,7 @@ def _shares(
                 "exact" if privacy == "none" else privacy.training_patients_are(name)
             ),
             test_patients_are="noised" if config.evaluation.count_noise > 0 else "exact",
-            test_common_epsilon=measuring_epsilon(config) if name in tested else None,
+            test_common_epsilon=told_epsilon(config) if name in tested else None,
         )
         for name in names
         if name != "all"

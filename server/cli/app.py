@@ -190,11 +190,15 @@ def revoke(
 def move(
     address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where sites find it then.")],
     folder: FolderOption = None,
+    *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Also to a name that is not known yet.")
+    ] = False,
 ) -> None:
     """Move the coordinator to another address; sites accept it by the authority's signature."""
     from server.cli.upkeep import move as command
 
-    command.move_to(_chosen(folder), address)
+    command.move_to(_chosen(folder), address, yes=yes)
 
 
 @app.command()
@@ -256,11 +260,11 @@ def run(  # noqa: PLR0913 - one parameter an option
         ),
     ] = 0,
     at: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="TIME", help="Begin then: 22:00, or 2027-01-31 22:00, in this machine's time."
         ),
-    ] = "",
+    ] = None,
     folder: FolderOption = None,
     *,
     without_privacy: WithoutPrivacyOption = False,

@@ -20,6 +20,7 @@ from server.service.run_book import Ordered
 
 __all__ = ["Ordered", "RunOptions", "run", "start_time"]
 
+_LONGEST_WAIT = timedelta(days=366)
 _TIME_OF_DAY = re.compile("[0-9]{1,2}:[0-9]{2}")
 
 
@@ -32,9 +33,12 @@ class RunOptions:
     detach: bool
 
 
-def start_time(text: str) -> datetime | None:
-    """Return the time that a person means: the next such time of day, or a day and a time."""
-    if not text:
+def start_time(text: str | None) -> datetime | None:
+    """Return the time that a person means: the next such time of day, or a day and a time.
+
+    ConfigurationError for what is no time, is over, or is more than a year away.
+    """
+    if text is None:
         return None
     now = datetime.now().astimezone()
     try:
@@ -42,11 +46,14 @@ def start_time(text: str) -> datetime | None:
             found = datetime.combine(now.date(), time.fromisoformat(text.zfill(5))).astimezone()
             return found if found > now else (found + timedelta(days=1))
         found = datetime.fromisoformat(text).astimezone()
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         message = f"--at={text!r} is no time; write 22:00, or {now:%Y-%m-%d} 22:00."
         raise ConfigurationError(message) from error
     if found < now:
         message = f"--at={text!r} is over; it is {now:%Y-%m-%d %H:%M}."
+        raise ConfigurationError(message)
+    if found > now + _LONGEST_WAIT:
+        message = f"--at={text!r} is more than a year away. Is the year right?"
         raise ConfigurationError(message)
     return found
 
@@ -58,5 +65,7 @@ def run(folder: Folder, path: Path, options: RunOptions) -> int:
         config = without_privacy(config)
     with closing(Operator(folder)) as operator:
         name = operator.order(config.to_yaml(), options.ordered)
-        typer.echo(f"Run {name} is started.")
+        begins = options.ordered.starts_at
+        when = f"begins at {begins:%Y-%m-%d %H:%M}" if begins is not None else "is started"
+        typer.echo(f"Run {name} {when}.")
         return watched(operator, name, detach=options.detach)

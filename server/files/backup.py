@@ -70,11 +70,8 @@ def restore(source: Path, folder: Folder) -> None:
     part = folder.path.with_name(f".{folder.path.name}.{os.getpid()}.restoring")
     folder.path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        check_backup(source)
         with tarfile.open(source) as archive:
-            for member in archive:
-                if not (member.isfile() or member.isdir()) or not _OURS.fullmatch(member.name):
-                    message = f"{source} is no backup of a coordinator: it holds {member.name!r}."
-                    raise ConfigurationError(message)
             archive.extractall(part, filter="data")
         made = Folder(part / _TOP)
         if not made.settings.is_file() or not made.ca_key.is_file():
@@ -89,6 +86,23 @@ def restore(source: Path, folder: Folder) -> None:
         raise StateDamaged(message) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_backup(source: Path) -> None:
+    """Raise ConfigurationError for what is no backup of a coordinator, by the names in it."""
+    try:
+        with tarfile.open(source) as archive:
+            names = [
+                member.name
+                for member in archive
+                if not (member.isfile() or member.isdir()) or not _OURS.fullmatch(member.name)
+            ]
+    except (tarfile.TarError, EOFError) as error:
+        message = f"{source} is no whole backup of a coordinator: {error}. Give another one."
+        raise StateDamaged(message) from error
+    if names:
+        message = f"{source} is no backup of a coordinator: it holds {names[0]!r}."
+        raise ConfigurationError(message)
 
 
 def _add(archive: tarfile.TarFile, folder: Folder, staging: Path) -> None:

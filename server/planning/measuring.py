@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.config.measured_rounds import evaluations
 from common.config.privacy import COMMON_DELTA
 from common.config.run_config import RunConfig
 from common.messages.wire import SiteReport
 from common.metrics.intervals import Estimate
 from common.metrics.statistics import Statistics, merge
-from common.privacy.accounting import epsilon_of
-from common.privacy.plan import count_mechanism
+from common.privacy.measuring import is_told, largest_delta, measuring_epsilon
 from common.tasks.summary import summarised
 from server.rounds.run_rounds import Sites, ask_reports
 from server.rounds.run_state import RunState
@@ -34,10 +31,13 @@ class Measured:
 def measure_tests(config: RunConfig, sites: Sites, state: RunState) -> Measured:
     """Ask the sites to measure the chosen weights on their test patients, and merge what they tell.
 
-    Between hospitals and in a simulation it is this one function.
+    Between hospitals and in a simulation it is this one function. Nobody is asked where every site
+    would have to refuse.
     """
-    asked = sites.available()
-    reports, left_out = ask_reports(config, sites, state, asked, "test")
+    reports: list[SiteReport] = []
+    left_out: list[NotAdmitted] = []
+    if is_told(config):
+        reports, left_out = ask_reports(config, sites, state, sites.available(), "test")
     merged = merge(report.statistics for report in reports) if reports else None
     return Measured(
         reports=reports,
@@ -59,9 +59,9 @@ def measured(config: RunConfig) -> str:
         )
     if not noise > 0:
         return "Not measured between hospitals: evaluation.count_noise is 0."
-    delta = COMMON_DELTA if privacy.delta == "per_site" else privacy.delta
-    epsilon, common = _of_measuring(config, delta), _of_measuring(config, COMMON_DELTA)
-    if epsilon > privacy.epsilon:
+    if not is_told(config):
+        delta = largest_delta(config)
+        epsilon = measuring_epsilon(config, delta)
         return (
             f"Not measured between hospitals: noise of {noise:g} patients would cost each test "
             f"patient epsilon {epsilon:.3g} at delta {delta:.2g}, more than the run's "
@@ -69,17 +69,11 @@ def measured(config: RunConfig) -> str:
         )
     return (
         f"Measured once, at its end, with noise of {noise:g} patients on each count: epsilon "
-        f"{common:.3g} at delta {COMMON_DELTA:.0e} for each test patient, who trains nothing."
+        f"{measuring_epsilon(config):.3g} at delta {COMMON_DELTA:.0e} for each test patient, who "
+        "trains nothing."
     )
 
 
-def measuring_epsilon(config: RunConfig) -> float | None:
+def told_epsilon(config: RunConfig) -> float | None:
     """Return the epsilon at delta 1e-5 of measuring a private run; None where that tells none."""
-    if config.privacy == "none" or not config.evaluation.count_noise > 0:
-        return None
-    return _of_measuring(config, COMMON_DELTA)
-
-
-def _of_measuring(config: RunConfig, delta: float) -> float:
-    noise, times = config.evaluation.count_noise, evaluations(config, "test")
-    return epsilon_of([count_mechanism(math.sqrt(config.noised_rows), noise)] * times, delta)
+    return None if config.privacy == "none" or not is_told(config) else measuring_epsilon(config)

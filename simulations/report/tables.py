@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from common.config.privacy import COMMON_DELTA
 from common.metrics.intervals import Estimate
 from common.metrics.names import metric_words
-from server.planning.measuring import measured, measuring_epsilon
+from server.planning.measuring import measured, told_epsilon
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
 from simulations.comparison.verdicts import NAMES, Compared, Verdict, said_of
@@ -112,7 +112,7 @@ def told_of(found: Comparison) -> str:
     ]
     hidden = [metric_words(n) for n, e in told.items() if n != "loss" and math.isnan(e.value)]
     also = f" Not told, as the noise hides it: {', '.join(hidden)}." if hidden else ""
-    claim = measuring_epsilon(found.config.in_force())
+    claim = told_epsilon(found.config.in_force())
     cost = (
         ""
         if claim is None

@@ -10,7 +10,7 @@ import typer
 
 from common.platform.errors import ConfigurationError
 from server.enrolment.registry import Enrolment
-from server.files.backup import back_up, restore
+from server.files.backup import back_up, check_backup, restore
 from server.files.folder import Folder
 
 
@@ -24,6 +24,7 @@ def write_backup(folder: Folder, target: Path) -> None:
 def restore_backup(folder: Folder, source: Path, revoked: Sequence[str], *, yes: bool) -> None:
     """Make the folder, once somebody has said who was shut out since the backup was made."""
     made = datetime.fromtimestamp(_changed(source), UTC).astimezone()
+    check_backup(source)
     if not yes:
         typer.echo(
             f"The backup is of {made:%Y-%m-%d %H:%M}. Sites that were revoked since then are"

@@ -14,7 +14,9 @@ import yaml
 from client.cli.app import app
 from client.governance.disclosures import Disclosure, Disclosures
 from client.privacy.ledger import Ledger, Limit
+from client.transport.coordinator import Coordinator
 from common.config.run_config import RunConfig
+from common.messages.signing_key import fingerprint, new_private_key, private_text, public_text
 from tests.client.coordinators import front
 from tests.client.dicom_files import image, noise, save, write_labels
 from tests.client.policies import run_of
@@ -32,7 +34,20 @@ def test_a_site_that_does_not_run_says_what_to_type(site: Site) -> None:
     ended = site.types("status")
     assert ended.status == 7
     assert "not running" in ended.out
-    assert "Next: wardround-site start" in ended.out
+    assert "Next: wardround-site join INVITE" in ended.out
+    joined = Coordinator(address="c.example:8443", name="c", site="east", fingerprint="ab" * 32)
+    joined.note(site.home)
+    assert "Next: wardround-site start" in site.types("status").out
+
+
+def test_the_status_says_the_fingerprint_that_the_coordinator_asks_for(site: Site) -> None:
+    site.set_up()
+    assert json.loads(site.types("status", "--json").out)["fingerprint"] == ""
+    key = new_private_key()
+    site.home.key.write_text(private_text(key))
+    known = fingerprint(public_text(key))
+    assert known in site.types("status").out
+    assert json.loads(site.types("status", "--json").out)["fingerprint"] == known
 
 
 def test_the_status_of_a_daemon_that_was_killed_is_not_taken_for_one_that_runs(site: Site) -> None:

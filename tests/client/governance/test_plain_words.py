@@ -34,6 +34,10 @@ def words(config: RunConfig) -> str:
         (run_of(privacy={"training": {"rounds": 60}}), "60 rounds of 1 step"),
         (run_of(privacy={"model": {"network": "resnet18"}}), "trains: resnet18"),
         (run_of(evaluation={"count_noise": 3.0}), "each with noise of 3 patients"),
+        (
+            run_of(evaluation={"count_noise": 0.1}),
+            "nothing that measures the model: noise of 0.1 patients on counts would cost more",
+        ),
         (run_of(exchange={"encoding": "int8"}), "rounded to 8 bits, after the noise"),
         (run_of(training={"batch_patients": "all"}), "with all patients each"),
         (

@@ -100,6 +100,25 @@ def test_who_was_revoked_since_is_asked_before_anything_is_written(
     assert not back.path.exists()
 
 
+def test_what_is_no_backup_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "else").write_text("root:x:0:0")
+    status, said = typed(Folder(tmp_path / "back"), "restore", str(tmp_path / "else"))
+    assert status == 5
+    assert "is no whole backup of a coordinator" in said
+    assert "Restore it?" not in said
+
+
+def test_a_move_to_a_name_that_nobody_knows_is_asked_about(folder: Folder) -> None:
+    before = folder.settings.read_bytes()
+    words = ["move", "nowhere.invalid:9443", "--folder", str(folder.path)]
+    done = CliRunner().invoke(app, words, input="n\n")
+    assert "No address of 'nowhere.invalid' is known" in done.output
+    assert folder.settings.read_bytes() == before
+    assert not folder.notice.exists()
+    assert typed(folder, "move", "nowhere.invalid:9443", "--yes")[0] == 0
+    assert folder.settings.read_bytes() != before
+
+
 def test_a_backup_of_a_run_that_saves_all_the_time_holds_a_whole_round(
     folder: Folder, tmp_path: Path
 ) -> None:
