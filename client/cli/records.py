@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from client.governance.disclosures import verify
 from client.governance.records_check import SiteRecords
 from client.governance.records_loss import declare_lost
 from client.site.home import Home
@@ -11,11 +12,15 @@ from common.platform.errors import RecordsLost, WardroundError
 
 
 def check(home: Home) -> None:
-    """Say that the records are the newest, as far as this home knows; RecordsLost where not."""
+    """Say that the records are the newest, as far as this home knows; RecordsLost where not.
+
+    StateDamaged where a line of the disclosures does not fit.
+    """
     load_site_config(home.site_yaml)  # else there is no home, and none is made
     records = SiteRecords(home)
     for one in home.federations():
         SiteRecords(one).check()
+        verify(one.disclosures)
     stands = records.statement()
     say(f"{home.ledger}: {stands.ledger.charges} charges, the newest that this home knows of.")
     say(

@@ -16,6 +16,7 @@ from client.transport.coordinator import (
     SOON_DAYS,
     Coordinator,
     end_of,
+    known_as,
     load_authority,
     load_coordinator,
 )
@@ -33,6 +34,7 @@ _STATES = {
     "paused": "paused",
     "offline": "not connected",
     "stopped": "not running",
+    "not_served": "joined after the daemon was started: stop it, and start it again",
 }
 
 
@@ -65,7 +67,7 @@ def show_status(home: Home, *, as_json: bool) -> ExitCode:
 def _show(home: Home, *, as_json: bool, indent: int | None) -> ExitCode:
     running = is_running(home)
     name, mistake = _name(home, running=running)
-    facts = _facts(home) if running else {}
+    facts = _told(home) if running else {}
     waiting = _waiting(home)
     aside = [tries.sentence for tries in Quarantine(home.quarantine).set_aside().values()]
     if as_json:
@@ -116,11 +118,20 @@ def _show(home: Home, *, as_json: bool, indent: int | None) -> ExitCode:
 def _name(home: Home, *, running: bool) -> tuple[str, str]:
     """Return the site's name, and what is wrong with site.yaml while a daemon does without it."""
     try:
-        return load_site_config(home.site_yaml).name, ""
+        config = load_site_config(home.site_yaml)
+        return (known_as(home).name if home.coordinator_json.exists() else config.name), ""
     except ConfigurationError as error:
         if not running:
             raise
         return load_coordinator(home).site, str(error)
+
+
+def _told(home: Home) -> dict[str, object]:
+    """Return what the daemon tells; it may serve other federations of this home, and not this."""
+    facts = _facts(home)
+    if not facts and any(_facts(other) for other in home.federations() if other != home):
+        return {"state": "not_served"}
+    return facts
 
 
 def _facts(home: Home) -> dict[str, object]:

@@ -223,7 +223,7 @@ class SiteRecords:
             if begun or told or self._charged_before():
                 return (
                     f"{home.ledger} is missing, and this home has had one with {told} charges or "
-                    f"more. Put the newest copy of {self._names()} back from the backup. {_REMEDY}"
+                    f"more. {self._put_back(self._names())}"
                 )
         ledger = Ledger(home.ledger).state()
         head = ledger.head
@@ -299,8 +299,8 @@ class SiteRecords:
 
     def _put_back(self, names: str) -> str:
         return (
-            f"Put the newest copy of {names} back from the backup. {_REMEDY}. Until then nothing "
-            "is trained or told."
+            f"Put the newest copy of {names} back from the backup while the daemon is stopped. "
+            f"{_REMEDY}. Until then nothing is trained or told."
         )
 
     def _names(self) -> str:

@@ -6,7 +6,9 @@ that whole lines are missing at the end: for that, keep a copy of the last hash 
     a crash while writing     the torn last line is cut: nobody was told that it was written
     a full disk               what was written of the line is taken back, and OSError says why
     a reader at the same time sees whole lines only; it never changes the file
-    two writers               not provided for: the chain breaks, and `verify` shows where
+    another copy put in its place while it is open    the next line follows that copy's last, or
+                              StateDamaged where its own chain does not hold
+    two writers               not provided for: the chain may break, and `verify` shows where
 """
 
 from __future__ import annotations
@@ -41,15 +43,17 @@ class ChainedLog:
         self.path = path
         self._clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(path)
-        self.head = verify(path)
+        self._take_up()
 
     def append(self, facts: Mapping[str, Fact]) -> str:
         """Write one line durably and return its hash.
 
         Facts hold no nan or infinity, which JSON does not have. `at`, `previous` and `hash` are
-        the chain's own.
+        the chain's own. StateDamaged where another file was put in this one's place, and its chain
+        does not hold.
         """
+        if self._file() != self._left:
+            self._take_up()
         body: dict[str, object] = {**facts, "at": self._clock(), "previous": self.head}
         body.pop("hash", None)
         head = _hash(body)
@@ -66,8 +70,20 @@ class ChainedLog:
                 # Or the next line would be glued to the half of this one.
                 os.ftruncate(file.fileno(), end)
                 raise
-        self.head = head
+        self.head, self._left = head, self._file()
         return head
+
+    def _take_up(self) -> None:
+        _cut_torn_line(self.path)
+        self.head, self._left = verify(self.path), self._file()
+
+    def _file(self) -> tuple[int, int, int] | None:
+        """Return what tells the file as this writer left it from another one or a changed one."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def verify(path: Path) -> str:

@@ -17,6 +17,7 @@ from client.privacy.ledger import Ledger, Limit
 from client.transport.coordinator import Coordinator
 from common.config.run_config import RunConfig
 from common.messages.signing_key import fingerprint, new_private_key, private_text, public_text
+from common.platform.file_lock import FileLock
 from tests.client.coordinators import front
 from tests.client.dicom_files import image, noise, save, write_labels
 from tests.client.policies import run_of
@@ -48,6 +49,35 @@ def test_the_status_says_the_fingerprint_that_the_coordinator_asks_for(site: Sit
     known = fingerprint(public_text(key))
     assert known in site.types("status").out
     assert json.loads(site.types("status", "--json").out)["fingerprint"] == known
+
+
+def test_a_federation_that_was_joined_beside_a_running_daemon_is_not_starting(site: Site) -> None:
+    site.set_up()
+    lung = site.home.of("lung")
+    for home, name in ((site.home, "east"), (lung, "est")):
+        home.folder.mkdir(parents=True, exist_ok=True)
+        Coordinator(address="c.example:1", name="c", site=name, fingerprint="ab" * 32).note(home)
+    site.home.status.write_text(json.dumps({"state": "waiting"}))
+    with FileLock(site.home.lock):
+        first, second = map(json.loads, site.types("status", "--json").out.splitlines())
+        assert (first["state"], second["state"]) == ("waiting", "not_served")
+        assert second["site"] == "est"
+        assert "stop it, and start it again" in " ".join(site.types("status").out.split())
+
+
+def test_records_that_name_nothing_missing_have_a_whole_chain(site: Site) -> None:
+    site.set_up()
+    log = Disclosures(site.home.disclosures)
+    for number in range(3):
+        log.record(
+            Disclosure(kind="update", to="c", run="r", round=number, bytes=1, sha256=f"{number}")
+        )
+    assert site.types("records").status == 0
+    text = site.home.disclosures.read_text()
+    site.home.disclosures.write_text(text.replace('"round": 1', '"round": 9'))
+    ended = site.types("records")
+    assert ended.status == 5
+    assert "line 2 does not fit" in " ".join(ended.err.split())
 
 
 def test_the_status_of_a_daemon_that_was_killed_is_not_taken_for_one_that_runs(site: Site) -> None:

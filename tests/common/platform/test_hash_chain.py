@@ -54,6 +54,40 @@ def test_a_log_without_a_line_ends_where_every_log_begins(tmp_path: Path) -> Non
     assert ChainedLog(tmp_path / "none.jsonl").head == GENESIS
 
 
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_a_copy_put_in_place_of_an_open_log_is_gone_on_with(tmp_path: Path, count: int) -> None:
+    """Whoever puts a backup back beside a running daemon must not find a broken chain."""
+    copy = written(tmp_path / "copy.jsonl", count)
+    path = tmp_path / "log.jsonl"
+    written(path)
+    log = ChainedLog(path)
+    log.append({"number": "before"})
+    path.write_bytes(copy + b'{"torn')
+    log.append({"number": "after"})
+    assert [line["number"] for line in lines(path)] == [*range(count), "after"]
+    assert verify(path) == log.head
+
+
+def test_a_log_that_was_removed_while_open_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log = ChainedLog(path)
+    log.append({"number": 0})
+    path.unlink()
+    log.append({"number": 1})
+    assert verify(path) == log.head
+
+
+def test_nothing_is_added_to_a_broken_chain_put_in_place_of_an_open_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    written(path)
+    log = ChainedLog(path)
+    broken = path.read_bytes().replace(b'"number": 1', b'"number": 9')
+    path.write_bytes(broken)
+    with pytest.raises(StateDamaged, match="line 2 does not fit"):
+        log.append({"number": 4})
+    assert path.read_bytes() == broken
+
+
 def test_two_equal_lines_have_two_hashes(tmp_path: Path) -> None:
     log = ChainedLog(tmp_path / "log.jsonl", clock=lambda: "now")
     assert log.append({"a": 1}) != log.append({"a": 1})
