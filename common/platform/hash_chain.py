@@ -43,6 +43,9 @@ class ChainedLog:
         self.path = path
         self._clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.head = GENESIS
+        #: The file as this writer left it: what is there now may be another's.
+        self._left: tuple[int, int, int] | None = None
         self._take_up()
 
     def append(self, facts: Mapping[str, Fact]) -> str:
