@@ -168,6 +168,7 @@ def _encode(values: Floats, encoding: Encoding) -> bytes:
 
 def _decode(frame: bytes, encoding: Encoding, count: int) -> Floats:
     """Return `count` values; AnswerNotAdmitted for a frame of another length or none of ours."""
+    content: bytes | NDArray[np.uint8]
     match encoding:
         case "raw":
             content, dtype = frame, "<f4"
@@ -181,7 +182,7 @@ def _decode(frame: bytes, encoding: Encoding, count: int) -> Floats:
             assert_never(encoding)
     if len(content) != count * np.dtype(dtype).itemsize:
         raise _wrong_length(len(content), count)
-    return np.frombuffer(content, dtype).astype(np.float32)
+    return np.frombuffer(content, dtype).astype(np.float32, copy=False)  # `take` copies
 
 
 def _to_int8(values: Floats) -> bytes:
@@ -217,7 +218,7 @@ def _squeeze(content: bytes, width: int) -> bytes:
     return bytes(imagecodecs.zstd_encode(content, level=_LEVEL))
 
 
-def _stretch(frame: bytes, width: int, length: int) -> bytes:
+def _stretch(frame: bytes, width: int, length: int) -> bytes | NDArray[np.uint8]:
     """Undo _squeeze; AnswerNotAdmitted where it is not `length` bytes, before more are made."""
     import imagecodecs
 
@@ -237,5 +238,9 @@ def _transposed(content: bytes, width: int) -> bytes:
     return np.frombuffer(content, np.uint8).reshape(-1, width).T.tobytes()
 
 
-def _transposed_back(content: bytes, width: int) -> bytes:
-    return np.frombuffer(content, np.uint8).reshape(width, -1).T.tobytes()
+def _transposed_back(content: bytes, width: int) -> NDArray[np.uint8]:
+    planes = np.frombuffer(content, np.uint8).reshape(width, -1)
+    words = np.empty(planes.shape[::-1], np.uint8)
+    for place, plane in enumerate(planes):  # numpy turns a whole table four times as slowly
+        words[:, place] = plane
+    return words.reshape(-1)

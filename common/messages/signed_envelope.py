@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,14 +70,16 @@ class Envelope:
         """Bytes of header and frames."""
         return len(self.header.encode()) + sum(map(len, self.frames))
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 over header and frames, each with its length before it."""
         return digest_of(self.header, self.frames)
 
     def signed(self, signature: bytes) -> Envelope:
         """Return the envelope with its sender's signature."""
-        return replace(self, signature=signature)
+        signed = replace(self, signature=signature)
+        vars(signed)["digest"] = self.digest  # of the same header and frames: hashed once
+        return signed
 
 
 def digest_of(header: str, frames: Iterable[bytes]) -> bytes:
@@ -170,7 +174,7 @@ def write_envelope(path: Path, envelope: Envelope) -> None:
             "digest": envelope.digest.hex(),
         }
     )
-    replace_durably(path, b"".join((first.encode(), b"\n", *envelope.frames)))
+    replace_durably(path, (first.encode(), b"\n", *envelope.frames))
 
 
 def read_head(path: Path) -> tuple[str, str]:
@@ -187,19 +191,16 @@ def read_head(path: Path) -> tuple[str, str]:
 def read_envelope(path: Path) -> Envelope:
     """Read an envelope; StateDamaged when it is not as it was written."""
     try:
-        content = path.read_bytes()
-        line, _, rest = content.partition(b"\n")
-        facts = json.loads(line)
-        frames, start = [], 0
-        for length in facts["frames"]:
-            frames.append(rest[start : start + length])
-            start += length
+        with path.open("rb") as file:
+            facts = json.loads(file.readline())
+            lengths = [int(length) for length in facts["frames"]]
+            held = os.fstat(file.fileno()).st_size - file.tell()
+            whole = sum(lengths) == held and min(lengths, default=0) >= 0
+            frames = tuple(file.read(length) for length in lengths) if whole else ()
         envelope = Envelope(
-            header=facts["header"],
-            frames=tuple(frames),
-            signature=bytes.fromhex(facts["signature"]),
+            header=facts["header"], frames=frames, signature=bytes.fromhex(facts["signature"])
         )
-        whole = start == len(rest) and envelope.digest.hex() == facts["digest"]
+        whole = whole and envelope.digest.hex() == facts["digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"Cannot read the message {path}: {error!r}."
         raise StateDamaged(message) from error

@@ -11,6 +11,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from common.messages.flower_messages import open_objects, record_of
 from common.messages.signed_envelope import (
+    Envelope,
     digest_of,
     facts_of,
     read_envelope,
@@ -115,6 +116,28 @@ def test_a_file_that_was_changed_anywhere_is_told_of(tmp_path: Path, place: int)
         return
     # A changed digit of the unsigned envelope's own bookkeeping is all that may pass.
     assert (found.header, found.frames) == (envelope.header, envelope.frames)
+
+
+@pytest.mark.parametrize("lengths", [[-1], [1 << 60], [3, -3], ["many"]])
+def test_lengths_that_a_file_does_not_have_are_told_of_before_anything_is_read(
+    tmp_path: Path, lengths: list[object]
+) -> None:
+    path = tmp_path / "x"
+    envelope = Envelope(header="h", frames=(b"abc",))
+    write_envelope(path, envelope)
+    line, _, rest = path.read_bytes().partition(b"\n")
+    changed = json.dumps({**json.loads(line), "frames": lengths})
+    path.write_bytes(changed.encode() + b"\n" + rest)
+    with pytest.raises(StateDamaged):
+        read_envelope(path)
+
+
+def test_a_signed_envelope_has_the_digest_of_its_bytes() -> None:
+    envelope = Envelope(header="h", frames=(b"abc", b"d"))
+    before = envelope.digest
+    signed = envelope.signed(b"signature")
+    assert signed.digest == before == digest_of("h", (b"abc", b"d"))
+    assert Envelope(header="h", frames=(b"ab", b"cd")).digest != before
 
 
 def test_flower_carries_an_envelope_and_shares_what_is_equal() -> None:
