@@ -49,7 +49,7 @@ _TELL_SECONDS, _LOG_SECONDS = 1.0, 60.0
 #: The coordinator is asked this often whether it moved, and this often where it is away.
 _NOTICE_SECONDS, _NOTICE_AWAY_SECONDS = 300.0, 60.0
 #: What of site.yaml the worker has read when it started.
-_OF_WORKER = ("name", "data", "labels", "device", "memory_gib", "threads")
+_OF_WORKER = ("name", "data", "labels", "device", "memory_gib", "threads", "runs_at_once")
 _log = log("site")
 
 

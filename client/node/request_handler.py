@@ -93,6 +93,7 @@ class SiteContext:
     answers: Path | None = None  # where it is kept what was told; None: beside the ledger
     trained: Path | None = None  # where it is noted whom runs trained on; None: nowhere
     records: SiteRecords | None = None  # None: of patients who are made up
+    runs_at_once: int | None = None  # that the site serves for one coordinator; None: any number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +236,7 @@ class RequestHandler:
             epsilon=epsilon,
             epsilon_left=left,
             seconds=round_seconds(loaded.local_model, site, patients) if tells else None,
+            runs_at_once=self._context.runs_at_once,
         )
 
     def _tell_of_own_model(self, loaded: Loaded, request: EvaluationRequest) -> None:

@@ -195,6 +195,7 @@ def site_context(home: Home, config: SiteConfig) -> SiteContext:
         identity_key=home.identity_key,
         trained=home.trained,
         records=SiteRecords(home),
+        runs_at_once=config.runs_at_once,
     )
 
 

@@ -74,6 +74,11 @@ class SiteConfig(Part):
     threads: PositiveInt | None = Field(
         default=None, description="Threads for training; null takes what the machine has."
     )
+    runs_at_once: PositiveInt | None = Field(
+        default=None,
+        description="So many runs of one coordinator are served at the same time; a run beyond "
+        "them waits, or begins without this site and takes it in later. null for no limit.",
+    )
     worker_idle_minutes: PositiveFloat | None = Field(
         default=10.0,
         description="The process that trains ends after so many minutes without a request, which "

@@ -72,6 +72,7 @@ class _StandingHeader(_Header):
     epsilon: _Number | None
     epsilon_left: _Number | None
     seconds: _Number | None
+    runs_at_once: Annotated[_Count, Field(ge=1)] | None = None
 
 
 class _StatisticsHeader(_Header):

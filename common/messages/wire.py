@@ -56,6 +56,7 @@ class Standing:
     epsilon: float | None  # of the whole run here; None: no privacy, or not told
     epsilon_left: float | None  # of the cohort's limit after the run; None: likewise
     seconds: float | None  # of one round here, estimated; None: not known
+    runs_at_once: int | None = None  # that the site serves for one coordinator; None: any number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,7 @@ from server.rounds.run_setting import RunSetting
 from server.rounds.run_state import RunState, RunStore
 from server.transport.flower_sites import FlowerSites
 from server.transport.runtime import Runtime
+from server.transport.turn import turn_of_this_process
 
 #: The environment's name for the token of the run's task.
 TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
@@ -189,7 +190,7 @@ def _rounds(
         receipts=ReceiptStore(folder.receipts),
         waits=order.waits,
     )
-    sites = FlowerSites(runtime, setting, board)
+    sites = FlowerSites(runtime, setting, board, turn_of_this_process())
     aggregator = aggregator_of(config.aggregation, max(len(members()), 1), config.extensions)
     store, journal = RunStore(place.state), Journal(place.journal)
 

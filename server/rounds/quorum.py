@@ -6,6 +6,8 @@ with the sites that are there, once they are a quorum. Whoever comes later joins
     a site reads its images           is waited for as long as a round may take
     it is away, or did not approve    two minutes from the quorum on
     run --wait                        all of them, for exchange.wait_hours
+    fewer than a quorum               the same; after two minutes the run's place is the next run's
+    the run waits for its turn        no time counts (server/service/run_queue.py)
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ class Start:
         #: From then on the run is given up, if no quorum came about.
         self.gives_up = self._began + config.exchange.wait_hours * 3600
         self._enough_since = math.inf
+        self._idle_since = math.inf  # since when nobody has done anything for the run
 
     def without(self, ready: Collection[str], *, working: bool) -> float:
         """Return when it starts with those that are ready; `working`: a site will answer yet."""
@@ -52,6 +55,20 @@ class Start:
         if working:
             return self._began + self._round
         return self._enough_since + min(_ABSENT_SECONDS, self._round)
+
+    def gives_way(self, *, working: bool) -> bool:
+        """Return whether it has waited so long that its place is better another run's."""
+        if working and awake() < self._began + self._round:
+            self._idle_since = math.inf
+            return False
+        self._idle_since = min(self._idle_since, awake())
+        return awake() >= self._idle_since + min(_ABSENT_SECONDS, self._round)
+
+    def is_in_line(self) -> None:
+        """Note that its sites are there and other runs come first: it is not given up for that."""
+        wait_seconds = self.gives_up - self._began
+        self._began = awake()
+        self.gives_up = self._began + wait_seconds
 
 
 def check_quorum(config: RunConfig, record: RoundRecord) -> None:

@@ -8,6 +8,9 @@ killed by a signal       started again from its last saved round, at most three 
 asked to stop            stopped; it has `stop_seconds` to save, then it is killed
 the service stops        waiting; it goes on when the service starts again
 the service is killed    the same, and counted among the kills
+
+Each process asks over a socket whether it may work (server/service/run_queue.py); one that was
+killed or is tried again keeps its place, unless it was tried again before without a round saved.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -49,6 +53,8 @@ ASK_COMMAND = (sys.executable, *START, "server.processes.ask_process")
 TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
 #: The environment's name for the number of this process, with which a run's ends.
 SERVICE = "WARDROUND_SERVICE"
+#: The environment's name for the number of the socket on which a run's process asks for its turn.
+QUEUE = "WARDROUND_QUEUE"
 _RESTARTS = 3
 #: Between two looks whether an earlier process of a run has ended, or a run before it.
 _LOOK_SECONDS = 0.2
@@ -237,7 +243,7 @@ class Supervisor:
     async def _follow(self, entry: RunEntry, running: _Running) -> None:
         """Run a run's processes to its end and write down how it ended."""
         try:
-            await self._turn(entry, running)
+            await self._wait_for_place(entry, running)
             lock = await self._locked(entry, running)
             try:
                 ended = await self._outcome(entry, running, lock)
@@ -251,8 +257,12 @@ class Supervisor:
         del self._running[entry.run]
         log(__name__).info("run ended", run=entry.run, state=ended.state, message=ended.message)
 
-    async def _turn(self, entry: RunEntry, running: _Running) -> None:
-        """Return when the run has its turn, or is asked to end."""
+    async def _wait_for_place(self, entry: RunEntry, running: _Running) -> None:
+        """Return when the run has a place, or is asked to end."""
+        if self.queue.is_at_work(entry.run):
+            return
+        self.queue.leave(entry.run)  # what an earlier process of it was ready for
+        self.queue.enter(entry)
         said = ""
         while running.asked is None and (why := self.queue.why_waiting(entry.run)):
             if why != said:
@@ -286,6 +296,9 @@ class Supervisor:
         before = place.last_round()
         note = f"Goes on after round {before}." if before else ""
         while lock is not None and running.asked is None:
+            await self._wait_for_place(entry, running)
+            if running.asked is not None:
+                break
             why = ""
             try:
                 code = await self._once(entry.moved("running", note), running, lock)
@@ -300,6 +313,8 @@ class Supervisor:
                 self._note(entry.moved("waiting", note))
                 if place.last_round() > before:
                     before, pause = place.last_round(), _SHORTEST_PAUSE
+                if pause > _SHORTEST_PAUSE:
+                    self.queue.leave(entry.run)
                 await running.pause(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             elif code < 0 or code == ExitCode.INTERRUPTED:  # told to end, and not by us
@@ -322,8 +337,10 @@ class Supervisor:
     async def _once(self, entry: RunEntry, running: _Running, lock: FileLock) -> int:
         """Start the process once and return its exit status, negative for a signal."""
         started = await asyncio.to_thread(self._starter.start_run, entry.run)
+        ours, theirs = socket.socketpair()
+        asked = asyncio.ensure_future(self._answer_process(entry, running, ours))
         try:
-            with self._log(entry.run) as lines:
+            with theirs, self._log(entry.run) as lines:
                 running.process = await asyncio.create_subprocess_exec(
                     *self._command,
                     str(self._folder.path),
@@ -331,10 +348,10 @@ class Supervisor:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=lines,
                     stderr=lines,
-                    env=_environment(started.token),
+                    env=_environment(started.token) | {QUEUE: str(theirs.fileno())},
                     # The lock lives as long as the process, even when the service is killed; a
                     # Ctrl-C in the service's terminal is the service's to pass on.
-                    pass_fds=(lock.fd,),
+                    pass_fds=(lock.fd, theirs.fileno()),
                     start_new_session=True,
                 )
             if running.asked is not None:  # asked while it was being started
@@ -344,10 +361,35 @@ class Supervisor:
             return await running.process.wait()
         finally:
             running.process = None
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            ours.close()
             try:
                 await asyncio.to_thread(self._starter.stop_run, started.number)
             except LinkDown as error:  # it is deleted when the service starts again
                 log(__name__).warning("a run's messages stay", run=entry.run, why=str(error))
+
+    async def _answer_process(
+        self, entry: RunEntry, running: _Running, connection: socket.socket
+    ) -> None:
+        """Tell a run's process whether it may work, as often as it asks."""
+        reader, writer = await asyncio.open_connection(sock=connection)
+        said = ""
+        try:
+            while line := await reader.readline():
+                asked = json.loads(line)
+                sites, why = frozenset[str](), ""
+                if asked["ready"]:
+                    sites, why = self.queue.work_with(entry, asked["ready"], asked["least"])
+                else:
+                    self.queue.leave(entry.run)
+                if why != said and running.asked is None:
+                    self._note(entry.moved("waiting", why) if why else entry)
+                    said = why
+                writer.write(json.dumps({"sites": sorted(sites)}).encode() + b"\n")
+                await writer.drain()
+        finally:
+            writer.close()
 
     def _judged(self, entry: RunEntry, code: int) -> RunEntry:
         """Return how a run ended by itself."""

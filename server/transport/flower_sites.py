@@ -36,6 +36,7 @@ from server.transport.asked_site import Asked
 from server.transport.incoming_answer import Arriving, not_admitted
 from server.transport.runtime import AnswerBounds, AnswerTooLarge, NodeFacts, Runtime
 from server.transport.standings import Standings, keep_receipt, online, receipts_for
+from server.transport.turn import AlwaysItsTurn, Turn
 
 #: Between two looks for answers, and between two looks for who is online.
 _LOOK_SECONDS = 0.05
@@ -49,8 +50,11 @@ A = TypeVar("A", SiteUpdate, SiteReport, SiteStatistics)
 class FlowerSites:
     """The sites that were accepted, as one run reaches them."""
 
-    def __init__(self, runtime: Runtime, setting: RunSetting, board: Board) -> None:
+    def __init__(
+        self, runtime: Runtime, setting: RunSetting, board: Board, turn: Turn | None = None
+    ) -> None:
         self._runtime = runtime
+        self._turn = turn or AlwaysItsTurn()
         self._setting = setting
         self._board = board
         self._standings = Standings(runtime, setting, board)
@@ -64,13 +68,15 @@ class FlowerSites:
     def available(self) -> tuple[str, ...]:
         """Return the sites that approved the run and are online, once they are a quorum.
 
-        RunFailed when so many said no that there can be no quorum, or when none came about in
+        With those that have room for it, once the service says that it is the run's turn. RunFailed
+        when so many said no that there can be no quorum, or when none came about in
         `exchange.wait_hours`.
         """
         config = self._setting.config
         quorum = config.aggregation.smallest_quorum
         start = Start(config, waits=self._setting.waits)
         phase, number = self._board.phase, self._board.round
+        in_line = gave_way = False
         while True:
             members = self._setting.members()
             nodes = self.propose()
@@ -79,9 +85,17 @@ class FlowerSites:
             working = any(name in nodes and self.approval.is_read(name) for name in missing)
             ends = start.without(ready, working=working)
             if len(ready) >= quorum and (self._waited or not missing or awake() > ends):
-                self._waited = True
-                self._board.begin(phase, number)
-                return ready
+                if found := self._take_turn(ready):
+                    self._waited = True
+                    self._board.begin(phase, number)
+                    return found
+                start.is_in_line()
+                in_line = True
+            elif in_line or (
+                ends == start.gives_up and not gave_way and start.gives_way(working=working)
+            ):
+                self._turn.give_way()
+                in_line, gave_way = False, True
             if not self.approval.open:  # else somebody who was asked has not answered yet
                 self.approval.check_quorum(members, quorum)
             if awake() > start.gives_up:
@@ -91,6 +105,16 @@ class FlowerSites:
             self._board.wait_until(time.time() + ends - awake())
             self._board.write()
             time.sleep(4 * _LOOK_SECONDS)
+
+    def _take_turn(self, ready: Sequence[str]) -> tuple[str, ...]:
+        """Return the ready sites that have room for the run, or none before it is its turn."""
+        all_of_them = self._setting.waits and not self._waited
+        least = len(ready) if all_of_them else self._setting.config.aggregation.smallest_quorum
+        limits = {name: self.approval.standings[name].runs_at_once for name in ready}
+        found = self._turn.take(limits, least)
+        for name in set(ready) - set(found) if found else ():
+            self._board.site(name, "ready", "it serves other runs now, and joins when it has room")
+        return found
 
     def train(
         self, request: TrainRequest, sites: Sequence[str]

@@ -25,6 +25,7 @@ from server.files.status_writer import Board
 from server.rounds.run_setting import RunSetting
 from server.transport.flower_sites import FlowerSites
 from server.transport.runtime import Runtime
+from server.transport.turn import Turn
 from tests.client.answering import Letters
 from tests.server.coordinator import Running, Site
 
@@ -117,7 +118,12 @@ class Hospital:
 
 @contextmanager
 def run_over(
-    running: Running, config: RunConfig, folder: Path, run: str = "run", seed: int = 0
+    running: Running,
+    config: RunConfig,
+    folder: Path,
+    run: str = "run",
+    seed: int = 0,
+    turn: Turn | None = None,
 ) -> Iterator[tuple[FlowerSites, Board]]:
     """Yield the sites of a Flower run that just began."""
     flower = running.gateway.superlink.start_run(run)
@@ -150,7 +156,7 @@ def run_over(
     )
     runtime.begin()
     try:
-        yield FlowerSites(runtime, setting, board), board
+        yield FlowerSites(runtime, setting, board, turn), board
     finally:
         runtime.finish(succeeded=True, details="")
         running.gateway.superlink.stop_run(flower.number)

@@ -2,7 +2,8 @@
 
 done | fail | hang | deaf (hangs and ignores SIGTERM) | die-N (kills itself N times) |
 end-N (ends N times as if it had been told to) | lost-N (N times: the service lost it) |
-save-N (kills itself N times, each time after it saved a round more)
+save-N (kills itself N times, each time after it saved a round more) |
+away (gives way until there is a file "come", then takes its turn and is done)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from common.config.run_config import load_config
 from common.platform.durable_files import replace_durably
 from common.platform.errors import ExitCode
 from server.files.folder import Folder
+from server.transport.turn import turn_of_this_process
 
 
 def main(folder: Folder, run: str) -> int:
@@ -48,9 +50,19 @@ def main(folder: Folder, run: str) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         (place.path / "ready").touch()
         time.sleep(60)
+    if task == "away":
+        be_away(place.path)
     if task == "crash":
         raise RuntimeError("a defect of ours")
     return ExitCode.RUN_FAILED if task == "fail" else ExitCode.DONE
+
+
+def be_away(place: Path) -> None:
+    turn = turn_of_this_process()
+    turn.give_way()
+    (place / "ready").touch()
+    while not ((place / "come").exists() and turn.take({"north": 1}, 1)):
+        time.sleep(0.02)
 
 
 def _stop(*_: object) -> None:

@@ -18,7 +18,8 @@ from common.platform.file_lock import FileLock, Taken
 from server.files.folder import Folder
 from server.service import supervision
 from server.service.run_book import Ordered, RunBook, RunEntry, RunState
-from server.service.supervision import SERVICE, Supervisor
+from server.service.supervision import QUEUE, SERVICE, Supervisor
+from server.transport import turn
 
 pytestmark = pytest.mark.processes
 
@@ -453,3 +454,65 @@ def test_a_run_whose_service_is_gone_by_then_does_not_begin(tmp_path: Path, prog
         check=False,
     )
     assert done.returncode == ExitCode.INTERRUPTED
+
+
+async def says(runs: Runs, name: str, words: str) -> None:
+    async with asyncio.timeout(20):
+        while words not in runs.entry(name).message:  # noqa: ASYNC110 - a file
+            await asyncio.sleep(0.02)
+
+
+def test_a_run_that_waits_for_sites_gives_its_place_to_the_next_and_takes_another(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        runs.supervisor.queue.at_once = 1
+        await runs.supervisor.order(that("away"), ORDERED)
+        await runs.ready()
+        await runs.supervisor.order(that("done"), ORDERED)
+        assert (await runs.over("demo-2")).state == "done"
+        await runs.supervisor.order(that("hang"), ORDERED)
+        await runs.ready("demo-3")
+        assert runs.entry().state == "running"
+        (runs.folder.run("demo").path / "come").touch()
+        await says(runs, "demo", "at work demo-3; 0 before it")
+        assert runs.entry().state == "waiting"
+        assert len(runs.tokens()) == 1  # the same process
+        await runs.supervisor.stop("demo-3")
+        assert (await runs.over()).state == "done"
+
+    assert turn.QUEUE == QUEUE
+    go(story)
+
+
+def test_a_run_that_waits_for_its_turn_can_be_stopped(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        runs.supervisor.queue.at_once = 1
+        await runs.supervisor.order(that("away"), ORDERED)
+        await runs.ready()
+        await runs.supervisor.order(that("hang"), ORDERED)
+        await runs.ready("demo-2")
+        (runs.folder.run("demo").path / "come").touch()
+        await says(runs, "demo", "at work demo-2")
+        await runs.supervisor.stop("demo")
+        assert runs.entry().state == "stopped"
+        await runs.supervisor.order(that("done"), ORDERED)
+        await says(runs, "demo-3", "at work demo-2; 0 before it")
+        await runs.supervisor.stop("demo-2")
+        assert (await runs.over("demo-3")).state == "done"
+
+    go(story)
+
+
+def test_a_run_that_is_tried_again_and_again_gives_its_place_to_the_next(
+    go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "_SHORTEST_PAUSE", 0.1)
+
+    async def story(runs: Runs) -> None:
+        runs.supervisor.queue.at_once = 1
+        await runs.supervisor.order(that("lost-999"), ORDERED)
+        await runs.supervisor.order(that("done"), ORDERED)
+        assert (await runs.over("demo-2")).state == "done"
+        assert runs.entry().state in {"waiting", "running"}
+        await runs.supervisor.stop("demo")
+
+    go(story)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from common.config.run_config import RunConfig, Selection, parse_config
 from common.data.sample import Patients
 from common.data.weights import fingerprint
 from common.messages.signing_key import new_private_key, private_text
-from common.messages.wire import Answer, Refusal, RefusalReason, SiteReport, SiteUpdate
+from common.messages.wire import Answer, Refusal, RefusalReason, SiteReport, SiteUpdate, Standing
 from common.metrics.statistics import Statistics
 from common.platform.errors import RunFailed
 from common.privacy.noise import SimulatedNoise
@@ -31,6 +31,8 @@ from server.aggregation.rules import aggregator_of
 from server.rounds.non_admission_reasons import Fault
 from server.rounds.run_rounds import RunRecords, begin, run_rounds
 from server.rounds.run_state import RunState
+from server.service.run_book import RunEntry
+from server.service.run_queue import RunQueue
 from simulations.engines.in_process import InProcessSites
 from tests.client import answering
 from tests.client.local_runs import config_of, learnable
@@ -467,3 +469,68 @@ def test_a_run_waits_for_a_person_to_approve_and_then_starts(
         (record,) = run().history
     person.join()
     assert sorted(record.updates) == ["east", "north", "west"]
+
+
+@dataclass
+class InQueue:
+    """A run's turn, of a queue in this process."""
+
+    queue: RunQueue
+    entry: RunEntry
+    gave_way: threading.Event = field(default_factory=threading.Event)
+
+    def take(self, ready: Mapping[str, int | None], least: int) -> tuple[str, ...]:
+        return tuple(sorted(self.queue.work_with(self.entry, ready, least)[0]))
+
+    def give_way(self) -> None:
+        self.queue.leave(self.entry.run)
+        self.gave_way.set()
+
+
+def test_a_busy_site_is_passed_over_and_joins_when_it_has_room(
+    coordinator: Running,
+    hospitals: dict[str, Hospital],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server.rounds.quorum, "_ABSENT_SECONDS", 0.5)
+    queue = RunQueue(1)
+    other = RunEntry(run="other", created="2026")
+    turn = InQueue(queue, RunEntry(run="run", created="2027"))
+    updates: list[str] = []
+
+    def serves_one(answer: Answer) -> Answer:
+        return replace(answer, runs_at_once=1) if isinstance(answer, Standing) else answer
+
+    def mark(answer: Answer) -> Answer:
+        if isinstance(answer, SiteUpdate):
+            updates.append("north")
+            if len(updates) == 2:
+                queue.leave("other")
+        return answer
+
+    hospitals["west"].lie, hospitals["north"].lie = serves_one, mark
+    config = with_rounds(config_of(SHORT % 1.0), 5)
+    aggregator = aggregator_of(config.aggregation, 3)
+    torch.set_num_threads(1)
+    with run_over(coordinator, config, tmp_path / "run", turn=turn) as (sites, _):
+        late = threading.Thread(target=_come, args=(turn, queue, other, hospitals))
+        late.start()  # nobody is there yet, so the run gives its place to the other one
+        history = run_rounds(
+            config, sites, aggregator, begin(config, "run", 0, aggregator), RunRecords()
+        ).history
+        late.join()
+    assert turn.gave_way.is_set()
+    assert sorted(history[0].updates) == ["east", "north"]
+    assert history[0].left_out == {}
+    assert sorted(history[-1].updates) == ["east", "north", "west"]
+
+
+def _come(
+    turn: InQueue, queue: RunQueue, other: RunEntry, hospitals: Mapping[str, Hospital]
+) -> None:
+    assert turn.gave_way.wait(30)
+    assert queue.work_with(other, {"west": 1}, 1)[0]
+    queue.at_once = 2
+    for hospital in hospitals.values():
+        hospital.start()
