@@ -300,8 +300,16 @@ class SiteRecords:
     def _put_back(self, names: str) -> str:
         return (
             f"Put the newest copy of {names} back from the backup while the daemon is stopped. "
-            f"{_REMEDY}. Until then nothing is trained or told."
+            f"{_REMEDY}. Until then nothing is trained or told{self._there(names)}."
         )
+
+    def _there(self, names: str) -> str:
+        """Return to whom nothing is told, where that is one of several federations.
+
+        Ledger and withdrawals are all federations'; decisions and disclosures are each one's.
+        """
+        one_of_several = len(self.home.federations()) > 1 and names != self._names()
+        return f" in federation {self.home.federation}" if one_of_several else ""
 
     def _names(self) -> str:
         return f"{self.home.ledger.name} and {self.home.withdrawals.name}"

@@ -50,6 +50,7 @@ class PushSignal:
         self._waiting: dict[str, asyncio.Future[Woken]] = {}
         self._counts: Counter[str] = Counter()
         self._of_all = 0
+        self._closed = False
 
     def count(self, caller: str) -> int:
         """Return how often something was pushed for a caller."""
@@ -66,7 +67,8 @@ class PushSignal:
         self._wake(named & self._waiting.keys(), "arrived")
 
     def close(self) -> None:
-        """Let everybody go home."""
+        """Let everybody go home, also who comes from now on: a stop waits for who is here."""
+        self._closed = True
         self._wake(list(self._waiting), "closing")
 
     async def wait(self, caller: str, seconds: float, receive: Receive) -> bool:
@@ -75,6 +77,8 @@ class PushSignal:
         A caller waits once: an earlier wait of the same caller, on a connection that may be
         dead without our knowing, ends and must not take the message.
         """
+        if self._closed:
+            return False
         earlier = self._waiting.pop(caller, None)
         if earlier is not None and not earlier.done():
             earlier.set_result("superseded")

@@ -221,6 +221,22 @@ def test_a_lost_ledger_is_charged_back_never_less_and_the_runs_go_on(
     assert read_receipt(federation.receipts.of("here", KEY)).ledger.charges > 3
 
 
+def test_what_one_federation_lacks_is_said_to_be_its_own(federation: Federation) -> None:
+    """Ledger and withdrawals are all federations'; each has disclosures of its own."""
+    federation.home.of("lung").own.mkdir(parents=True)
+    federation.train(1)
+    copy = federation.copy("backup")
+    federation.train(2, first=2)
+    newest = federation.copy("newest")
+    disclosures = federation.home.disclosures.name
+    federation.home.disclosures.write_bytes((copy / disclosures).read_bytes())
+    said = federation.command()[1]
+    assert "nothing is trained or told in federation first." in said
+    federation.put_back(newest)
+    federation.home.ledger.write_bytes((copy / federation.home.ledger.name).read_bytes())
+    assert "nothing is trained or told." in federation.command()[1]
+
+
 def test_a_receipt_from_before_a_declared_loss_is_no_news(federation: Federation) -> None:
     federation.train(1)
     copy = federation.copy("backup")

@@ -297,6 +297,17 @@ def test_a_site_for_which_there_was_nothing_is_not_looked_up_before_something_is
     asyncio.run(acts())
 
 
+def test_a_pull_that_comes_while_the_service_stops_does_not_wait() -> None:
+    """Else the stop takes as long as it may, and ends in a traceback."""
+    delivery, signal = site_side(Looked())
+
+    async def acts() -> bytes:
+        signal.close()
+        return await asyncio.wait_for(said(delivery, "/pull", "1", wait=300), 60)
+
+    assert asyncio.run(acts()) == b""
+
+
 def test_a_push_that_fails_after_it_was_stored_is_announced_all_the_same() -> None:
     flower = Looked()
     delivery, signal = site_side(flower)
