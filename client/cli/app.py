@@ -619,23 +619,33 @@ def deidentify(  # noqa: PLR0913 - one parameter an option
     blank_text: Annotated[
         bool, typer.Option("--blank-text", help="Blank text that is read in the pictures.")
     ] = False,
+    deface: Annotated[
+        bool, typer.Option("--deface", help="Take the face out of CT and MR volumes of the head.")
+    ] = False,
+    faces_checked: Annotated[
+        bool, typer.Option("--faces-checked", help="A person looked at each head without its face.")
+    ] = False,
     every: AllOption = False,
 ) -> None:
     """Write images as they may leave: names, numbers and texts gone, identifiers by a secret key.
 
     Images whose header or kind makes text in the picture likely are withheld until a person has
     looked. Reports, documents and waveforms are always withheld. --blank-text blanks what is read
-    and shows it before and after, for that look.
+    and shows it before and after, for that look. --deface takes the face out of volumes of the
+    head, shows each before and after, and withholds everything else; with --faces-checked, once a
+    person has looked, they are written.
     """
     from client.cli.data import deidentify as command
     from client.dicom.deidentify.deidentify import Dates, Profile
 
     profile = Profile(
-        dates=Dates(dates), keep_characteristics=keep_characteristics, pixels_checked=pixels_checked
+        dates=Dates(dates),
+        keep_characteristics=keep_characteristics,
+        pixels_checked=pixels_checked,
+        faces_checked=faces_checked,
     )
-    raise typer.Exit(
-        command.run(_chosen(home), source, out, profile, every=every, blank=blank_text)
-    )
+    wish = command.Wish(blank_text=blank_text, deface=deface)
+    raise typer.Exit(command.run(_chosen(home), source, out, profile, every=every, wish=wish))
 
 
 @app.command()

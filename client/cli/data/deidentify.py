@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client.dicom.deidentify.blanked_text import BlankedFrame, blank_text
+from client.dicom.deidentify.defaced_series import DefacedSeries, FaceVerdict, deface
 from client.dicom.deidentify.deidentify import Profile, Withheld, deidentify
 from client.dicom.deidentify.pixel_data import Change
 from client.dicom.pixels.burned_in_text import FindText, text_finder
@@ -20,8 +21,17 @@ from common.platform.durable_files import replace_durably
 from common.platform.errors import CohortError, ConfigurationError, ExitCode
 from common.platform.html_page import page
 
+_UNCHANGED = ": what stands in the picture was not changed"
 #: Frames in the page of what was blanked.
 _MOST_SHOWN = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is to be taken out of the pictures."""
+
+    blank_text: bool = False
+    deface: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +44,15 @@ class _Outcome:
 
 
 def run(
-    home: Home, source: Path, out: Path, profile: Profile, *, every: bool, blank: bool = False
+    home: Home, source: Path, out: Path, profile: Profile, *, every: bool, wish: Wish
 ) -> ExitCode:
     """Write the de-identified twins of a file, or of all below a folder, and say what stayed."""
     load_site_config(home.site_yaml)  # the key belongs to a site; this says how to make one
     files = _files(source, out)
-    blanking = _Blanking(_finder()) if blank else None
-    outcome = _release(files, out, pseudonyms(home.identity_key), profile, blanking)
+    blanking = _Blanking(_finder()) if wish.blank_text else None
+    verdicts = _without_faces(files, home.folder / "defaced.html") if wish.deface else {}
+    profiles = _profiles(files, profile, blanking, verdicts)
+    outcome = _release(profiles, out, pseudonyms(home.identity_key))
     if blanking is not None and blanking.frames:
         where = home.folder / "blanked-text.html"
         blanking.write(where)
@@ -49,7 +61,7 @@ def run(
     patients = "patient" if outcome.patients == 1 else "patients"
     say(f"Wrote {outcome.written} {images} of {outcome.patients} {patients} to {out}.")
     if outcome.written:
-        changed = "" if blank else ": what stands in the picture was not changed"
+        changed = "" if wish.blank_text or wish.deface else _UNCHANGED
         say(f"Look at some of them before they leave{changed}.")
     if outcome.withheld:
         say("Withheld:")
@@ -113,17 +125,51 @@ class _Blanking:
         replace_durably(where, text.encode(), mode=0o600)
 
 
+def _without_faces(files: list[Path], where: Path) -> Mapping[Path, FaceVerdict]:
+    """Find the faces, and write the page of what becomes of them, for this user alone."""
+    shown: list[Mapping[str, str | int]] = []
+
+    def show(one: DefacedSeries) -> None:
+        pictures = {"before": png_uri(one.before), "after": png_uri(one.after)}
+        shown.append({"name": one.name, "images": one.images, "borrowed": one.borrowed, **pictures})
+
+    verdicts = deface(files, show)
+    text = page("client.cli.data", "defaced.html", {"shown": shown})
+    replace_durably(where, text.encode(), mode=0o600)
+    if shown:
+        say(f"The face was taken out of {len(shown)} series. Look at each of them in {where}:")
+        say("where the face was is estimated, so some may be left, or some of the brain gone.")
+    return verdicts
+
+
+def _profiles(
+    files: list[Path],
+    profile: Profile,
+    blanking: _Blanking | None,
+    verdicts: Mapping[Path, FaceVerdict],
+) -> Iterator[tuple[Path, Profile | Withheld]]:
+    """Yield how each file is released, or why it is not."""
+    for path in files:
+        own = profile if blanking is None else replace(profile, change=blanking.change(path))
+        verdict = verdicts.get(path, FaceVerdict())
+        if verdict.withheld:
+            yield path, Withheld(verdict.withheld)
+        else:
+            yield path, replace(own, deface=verdict.change)
+
+
 def _release(
-    files: list[Path], out: Path, names: Pseudonyms, profile: Profile, blanking: _Blanking | None
+    profiles: Iterable[tuple[Path, Profile | Withheld]], out: Path, names: Pseudonyms
 ) -> _Outcome:
     """Release one file after another; names of folders and files are pseudonyms as well."""
     patients: set[str] = set()
     written: set[str] = set()
     withheld: list[tuple[Path, str]] = []
-    for path in files:
-        own = profile if blanking is None else replace(profile, change=blanking.change(path))
+    for path, profile in profiles:
         try:
-            released = deidentify(path, names, own)
+            if isinstance(profile, Withheld):
+                raise profile
+            released = deidentify(path, names, profile)
         except (Withheld, OSError) as why:
             withheld.append((path, str(why)))
             continue

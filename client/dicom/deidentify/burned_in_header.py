@@ -28,8 +28,11 @@ OFTEN_WITH_TEXT = frozenset(
 )
 
 
-def may_show_who(source: Dataset) -> str:
-    """Return why a picture may show who its patient is; nothing where the header denies it."""
+def may_show_who(source: Dataset, *, defaced: bool = False) -> str:
+    """Return why a picture may show who its patient is; nothing where the header denies it.
+
+    `defaced`: a face that was there is gone.
+    """
     sop_class = UID(str(source.get("SOPClassUID") or ""))
     text = str(source.get("BurnedInAnnotation") or "").strip().upper()
     faces = str(source.get("RecognizableVisualFeatures") or "").strip().upper()
@@ -37,6 +40,6 @@ def may_show_who(source: Dataset) -> str:
         return "Its header says that text is burned into the picture"
     if not text and sop_class in OFTEN_WITH_TEXT:
         return f"{sop_class.name} often has text in the picture, and its header does not deny it"
-    if faces not in {"NO", ""}:
+    if faces not in {"NO", ""} and not defaced:
         return "Its header says that a face or the like can be recognised"
     return ""

@@ -9,8 +9,9 @@ plants canaries in all of these places and searches the bytes that come out.
 
 Not guaranteed: what can be seen in the pixels. Text in the picture is refused where the header
 or the kind of image makes it likely, unless a person has looked (blanked_text.py helps); a face in
-a CT or MR of the head can be rebuilt from it. Nor is a patient hidden from somebody who has the
-same image: its pixels and its acquisition's numbers are as they were.
+a CT or MR of the head can be rebuilt from it, unless it is taken away (defaced_series.py). Nor is
+a patient hidden from somebody who has the same image: its pixels and its acquisition's numbers are
+as they were.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Profile:
     keep_characteristics: bool = False  # sex, age, size, weight
     pixels_checked: bool = False  # a person looked, and there is no text in the pictures
     change: Change | None = None  # of the pixels, such as text that is blanked
+    deface: Change | None = None  # of the pixels, before that: the face taken away
+    faces_checked: bool = False  # a person looked at what became of the faces
 
 
 class Withheld(Exception):
@@ -113,7 +116,14 @@ def _check(source: Dataset) -> None:
 
 def _check_pictures(source: Dataset, profile: Profile) -> None:
     """Withhold what may show who it is; last, so that a person is shown what was blanked."""
-    if not profile.pixels_checked and (why := may_show_who(source)):
+    if profile.deface is not None and not profile.faces_checked:
+        message = (
+            "Its face was taken away. Look at each head in the page; if no face is left and no "
+            "brain is gone, give --faces-checked."
+        )
+        raise Withheld(message)
+    why = may_show_who(source, defaced=profile.deface is not None)
+    if why and not profile.pixels_checked:
         message = f"{why}. Look at it; if nobody can be recognised, give --pixels-checked."
         raise Withheld(message)
 
@@ -127,7 +137,7 @@ def _cleaned(source: Dataset, names: Pseudonyms, profile: Profile) -> Dataset:
         keep_characteristics=profile.keep_characteristics,
     )
     dataset = cleaner.dataset(source)
-    clean_pixels(source, dataset, profile.change)
+    clean_pixels(source, dataset, [one for one in (profile.deface, profile.change) if one])
     dataset.PatientID = dataset.PatientName = names.patient(patient)
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = ["Wardround: named attributes only", "PS3.15 2026c annex E"]
@@ -136,6 +146,8 @@ def _cleaned(source: Dataset, names: Pseudonyms, profile: Profile) -> Dataset:
     dataset.LongitudinalTemporalInformationModified = "MODIFIED" if shifted else "REMOVED"
     if profile.pixels_checked:
         dataset.BurnedInAnnotation = "NO"
+    if profile.deface is not None:
+        dataset.RecognizableVisualFeatures = "NO"
     return dataset
 
 
@@ -144,6 +156,8 @@ def _codes(profile: Profile) -> Iterator[Dataset]:
     yield code("113100", "Basic Application Confidentiality Profile")
     if profile.change is not None:
         yield code("113101", "Clean Pixel Data Option")
+    if profile.deface is not None:
+        yield code("113102", "Clean Recognizable Visual Features Option")
     if profile.dates is Dates.SHIFT:
         yield code("113107", "Retain Longitudinal Temporal Information Modified Dates Option")
     if profile.keep_characteristics:

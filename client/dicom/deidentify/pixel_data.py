@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,14 @@ from client.dicom.reasons import Reason, UnusableFile
 Change = Callable[[NDArray[np.generic]], NDArray[np.generic]]
 
 
-def clean_pixels(source: Dataset, target: Dataset, change: Change | None = None) -> None:
+def clean_pixels(source: Dataset, target: Dataset, changes: Sequence[Change] = ()) -> None:
     """Put the source's image into the target, uncompressed, with the attributes that say how.
 
     Palettes and YBR become RGB. What a compressed stream carries besides the image (comments,
     application segments, unused segments) has no way into the result.
     """
     stored = _stored(source)
-    if change is not None:
+    for change in changes:
         stored = change(stored)
     if stored.dtype.kind not in "uib":
         raise UnusableFile(Reason.DECODE_ERROR, "pixels of this kind are not released")
