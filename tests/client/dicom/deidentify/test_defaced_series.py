@@ -92,7 +92,9 @@ def head(cosines: Cosines = AXIAL, kind: str = MR, series: str = "1") -> Iterato
         for name, value in (("soft", soft), ("skull", bone), ("brain", brain)):
             values[at[name]] = value
         noisy = (values + speckle.integers(-5, 6, values.shape)).astype("<u2")
-        one = placed(image(noisy, series=series, number=number), first, cosines, (PIXEL, PIXEL))
+        one = placed(
+            image(noisy, series=series, number=number), first.tolist(), cosines, (PIXEL, PIXEL)
+        )
         one.SOPClassUID = one.file_meta.MediaStorageSOPClassUID = UID(kind)
         one.Modality, one.FrameOfReferenceUID = "MR" if kind == MR else "CT", uid("frame")
         one.ImageType, one.SliceThickness = ["ORIGINAL", "PRIMARY", "AXIAL"], GAP
@@ -106,9 +108,9 @@ def saved(folder: Path, datasets: Iterator[FileDataset]) -> list[Path]:
     return [save(folder / f"{n:03d}.dcm", one) for n, one in enumerate(datasets)]
 
 
-def changed(path: Path, verdict: FaceVerdict) -> NDArray[np.generic]:
+def changed(path: Path, verdict: FaceVerdict) -> NDArray[np.int64]:
     assert verdict.change is not None, verdict.withheld
-    return verdict.change(dcmread(path).pixel_array[None])[0]
+    return np.asarray(verdict.change(dcmread(path).pixel_array[None])[0], np.int64)
 
 
 @pytest.mark.parametrize(
