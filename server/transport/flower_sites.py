@@ -36,7 +36,7 @@ from server.transport.asked_site import Asked
 from server.transport.incoming_answer import Arriving, not_admitted
 from server.transport.runtime import AnswerBounds, AnswerTooLarge, NodeFacts, Runtime
 from server.transport.standings import Standings, keep_receipt, online, receipts_for
-from server.transport.turn import AlwaysItsTurn, Turn
+from server.transport.turn import AlwaysItsTurn, RunTurn
 
 #: Between two looks for answers, and between two looks for who is online.
 _LOOK_SECONDS = 0.05
@@ -51,7 +51,7 @@ class FlowerSites:
     """The sites that were accepted, as one run reaches them."""
 
     def __init__(
-        self, runtime: Runtime, setting: RunSetting, board: Board, turn: Turn | None = None
+        self, runtime: Runtime, setting: RunSetting, board: Board, turn: RunTurn | None = None
     ) -> None:
         self._runtime = runtime
         self._turn = turn or AlwaysItsTurn()

@@ -23,7 +23,7 @@ from common.platform.errors import LinkDown
 QUEUE = "WARDROUND_QUEUE"
 
 
-class Turn(Protocol):
+class RunTurn(Protocol):
     """Whether a run may work now."""
 
     def take(self, ready: Mapping[str, int | None], least: int) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ class QueuedTurn:
         return tuple(sorted(json.loads(line)["sites"]))
 
 
-def turn_of_this_process() -> Turn:
+def turn_of_this_process() -> RunTurn:
     """Return the turn that this process was started with."""
     number = os.environ.get(QUEUE)
     return AlwaysItsTurn() if number is None else QueuedTurn(socket.socket(fileno=int(number)))

@@ -25,7 +25,7 @@ from server.files.status_writer import Board
 from server.rounds.run_setting import RunSetting
 from server.transport.flower_sites import FlowerSites
 from server.transport.runtime import Runtime
-from server.transport.turn import Turn
+from server.transport.turn import RunTurn
 from tests.client.answering import Letters
 from tests.server.coordinator import Running, Site
 
@@ -123,7 +123,7 @@ def run_over(
     folder: Path,
     run: str = "run",
     seed: int = 0,
-    turn: Turn | None = None,
+    turn: RunTurn | None = None,
 ) -> Iterator[tuple[FlowerSites, Board]]:
     """Yield the sites of a Flower run that just began."""
     flower = running.gateway.superlink.start_run(run)
