@@ -20,7 +20,10 @@ from common.extensions.pinning import pinned
 from common.messages.enrolment import Invite, JoinReply
 from common.platform.errors import ConfigurationError
 
+_BEGIN = "wardround-invite-"
 _LARGEST_INVITE = 64 * 1024
+#: Shorter than any: a file's name that was mistyped, mostly.
+_SHORTEST_INVITE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +88,15 @@ def invite_text(given: str) -> str:
     """Return the invitation's line, which was typed or lies in a file."""
     path = Path(given)
     try:
-        is_file = not given.startswith("wardround-invite-") and path.is_file()
+        is_file = not given.startswith(_BEGIN) and path.is_file()
         if is_file and path.stat().st_size > _LARGEST_INVITE:
             message = f"{path} is too large for an invitation. Give the coordinator's own file."
+            raise ConfigurationError(message)
+        if not is_file and not given.startswith(_BEGIN) and len(given) < _SHORTEST_INVITE:
+            message = (
+                f"There is no file {given!r}, and it is no invitation: that is one long line that "
+                f"begins with {_BEGIN}. Give the line, or the file that holds it."
+            )
             raise ConfigurationError(message)
         return path.read_text(encoding="utf-8") if is_file else given
     except (OSError, UnicodeDecodeError, ValueError) as error:

@@ -33,7 +33,7 @@ class Prospect:
     @property
     def words(self) -> str:
         """Say what that means for the model."""
-        ratio = f"{self.noise_to_signal:.2g} of the largest signal ({self.values:,} values)"
+        ratio = f"{self.noise_to_signal:.2g} of the largest signal ({self.values:,} trained values)"
         if self.noise_to_signal >= HOPELESS:
             return (
                 f"Noise exceeds signal: {ratio}. The model will most likely be no better than a "
@@ -42,7 +42,7 @@ class Prospect:
             )
         if self.noise_to_signal >= NOTICEABLE:
             return f"Noise is {ratio}: expect a clearly worse model than without privacy."
-        return f"Noise is {ratio}."
+        return f"Noise is {ratio}; it is felt from {NOTICEABLE:g} on."
 
 
 def prospect(mechanisms: Collection[Mechanism], values: int) -> Prospect | None:

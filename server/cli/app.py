@@ -28,9 +28,9 @@ app = typer.Typer(
         "\n\nFirst: wardround-coordinator init --address HOST:PORT, then: start, invite, plan, run."
     ),
     epilog=(
-        "Exit status: 0 done, 1 the run failed, 2 wrong option or configuration, 4 privacy "
-        "refused, 5 saved state is damaged, 6 not trusted, 7 the service does not run, "
-        "130 interrupted or stopped."
+        "Exit status: 0 done, 1 the run failed, 2 wrong option or configuration, 3 data cannot be "
+        "used, 4 privacy refused, 5 saved state is damaged, 6 not trusted, 7 not reached or not "
+        "running, 130 interrupted or stopped."
     ),
 )
 sites = typer.Typer(cls=_Reporting, help="List, accept and revoke sites.")

@@ -21,5 +21,7 @@ def init(folder: Folder, address: str | None, name: str | None) -> None:
     typer.echo(f"The coordinator {settings.name} is in {folder.path}.")
     typer.echo(f"Sites will connect to {settings.address} (TLS 1.3, our own authority).")
     if address is None:
-        typer.echo("If they reach this machine by another name, say so: init --address HOST:PORT")
+        typer.echo(
+            "If they reach this machine by another name: wardround-coordinator move HOST:PORT"
+        )
     typer.echo("Next: wardround-coordinator start   (and leave it running)")

@@ -25,6 +25,7 @@ from server.enrolment.certificates import (
 from server.files.coordinator_yaml import (
     Settings,
     host_and_port,
+    is_loopback,
     load_settings,
     new_settings,
     write_settings,
@@ -44,7 +45,9 @@ def move(folder: Folder, address: str, at: datetime) -> Notice:
     wanted = new_settings(settings.name, address)  # refuses what is no address
     changes: dict[str, object] = {"address": wanted.address}
     (_, old_port), (listens_at, listens) = map(host_and_port, (settings.address, settings.listen))
-    if listens == old_port and host_and_port(wanted.address)[1] != old_port:
+    if is_loopback(host_and_port(settings.address)[0]) and is_loopback(listens_at):
+        changes["listen"] = wanted.listen  # so far nobody but this machine was to come
+    elif listens == old_port and host_and_port(wanted.address)[1] != old_port:
         host = f"[{listens_at}]" if ":" in listens_at else listens_at
         changes["listen"] = f"{host}:{host_and_port(wanted.address)[1]}"
     former = [settings.address, *_former(folder)]

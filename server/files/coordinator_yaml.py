@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -16,20 +17,18 @@ from common.platform.durable_files import replace_durably
 from common.platform.errors import ConfigurationError
 from server.http.connection_limits import DoorLimits
 
-_HOST_PORT = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):[1-9][0-9]{0,4}$"
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):[1-9][0-9]{0,4}")
 _LARGEST_PORT = 65535
 
 
-def _port_fits(address: str) -> str:
-    if host_and_port(address)[1] > _LARGEST_PORT:
-        message = f"a port is at most {_LARGEST_PORT}"
+def _host_and_port(address: str) -> str:
+    if not _HOST_PORT.fullmatch(address) or host_and_port(address)[1] > _LARGEST_PORT:
+        message = f"expected HOST:PORT, with a port from 1 to {_LARGEST_PORT}"
         raise ValueError(message)
     return address
 
 
-HostPort = Annotated[
-    str, StringConstraints(pattern=_HOST_PORT, max_length=260), AfterValidator(_port_fits)
-]
+HostPort = Annotated[str, StringConstraints(max_length=260), AfterValidator(_host_and_port)]
 DEFAULT_PORT = 8443
 _Port = Annotated[int, Strict(), Field(ge=1, le=_LARGEST_PORT)]
 
@@ -83,7 +82,7 @@ def new_settings(name: str, address: str) -> Settings:
         host, port = host_and_port(str(values["address"]))
     except ValueError:
         host, port = "", 0
-    everywhere = "127.0.0.1" if _is_loopback(host) else "[::]" if ":" in host else "0.0.0.0"  # noqa: S104 - sites come from elsewhere
+    everywhere = "127.0.0.1" if is_loopback(host) else "[::]" if ":" in host else "0.0.0.0"  # noqa: S104 - sites come from elsewhere
     values["listen"] = f"{everywhere}:{port}"
     values["operator"] = f"127.0.0.1:{port + 1 if port < _LARGEST_PORT else port - 1}"
     try:
@@ -138,7 +137,8 @@ handshakes_per_second: {settings.handshakes_per_second}
     replace_durably(path, text.encode())
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach a host's name or address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -128,7 +128,7 @@ def table_of(found: Comparison) -> Table:
         table.add_row("epsilon", *(_price(found, arm) for arm in found.arms))
         table.add_row("at 1e-5", *(_price(found, arm, common=True) for arm in found.arms))
         notes.append(
-            "Epsilon is by patient, at each hospital; at 1e-5 is the same at that delta. "
+            'Epsilon is by patient, at each hospital; "at 1e-5" is the same at delta 1e-5. '
             "Simulated noise: no privacy claim."
         )
     table.caption = "\n".join(notes) or None

@@ -209,7 +209,8 @@ def test_exit_statuses_of_real_processes(tmp_path: Path) -> None:
     home = ["--home", str(site.home.folder)]
     for words, status in (
         (["status", *home], 2),
-        (["join", "hello", *home], 6),
+        (["join", "north.invite", *home], 2),
+        (["join", "wardround-invite-hello", *home], 6),
         (["statsu"], 2),
         (["--help"], 0),
         (["start", *home], 2),

@@ -22,7 +22,7 @@ from server.enrolment.certificates import Authority
 from server.enrolment.initialise import set_up
 from server.enrolment.registry import Enrolment
 from server.files.backup import back_up, restore
-from server.files.coordinator_yaml import new_settings
+from server.files.coordinator_yaml import load_settings, new_settings
 from server.files.folder import Folder
 from server.rounds.run_state import RunState, RunStore
 
@@ -117,6 +117,16 @@ def test_a_move_to_a_name_that_nobody_knows_is_asked_about(folder: Folder) -> No
     assert not folder.notice.exists()
     assert typed(folder, "move", "nowhere.invalid:9443", "--yes")[0] == 0
     assert folder.settings.read_bytes() != before
+
+
+def test_a_coordinator_of_this_machine_alone_listens_to_others_once_it_moves(
+    tmp_path: Path,
+) -> None:
+    made = Folder(tmp_path / "made")
+    assert typed(made, "init", "--address", "localhost:9443")[0] == 0
+    assert load_settings(made.settings).listen == "127.0.0.1:9443"
+    assert typed(made, "move", "coordinator.invalid:9444", "--yes")[0] == 0
+    assert load_settings(made.settings).listen == "0.0.0.0:9444"
 
 
 def test_a_backup_of_a_run_that_saves_all_the_time_holds_a_whole_round(

@@ -112,7 +112,7 @@ def test_init_asks_nothing_and_says_what_comes_next(tmp_path: Path) -> None:
     status, said = command(tmp_path / "c", "init")
     assert status == 0, said
     assert "Next: wardround-coordinator start" in said
-    assert "init --address HOST:PORT" in said
+    assert "wardround-coordinator move HOST:PORT" in said
     assert command(tmp_path / "c", "doctor")[0] in {0, 1}  # this machine's ports may be taken
     assert {path.name for path in (tmp_path / "c").iterdir()} >= {
         "coordinator.yaml",
