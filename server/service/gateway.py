@@ -34,6 +34,7 @@ from server.service.calls.frequent_calls import (
 )
 from server.service.calls.object_news import ObjectNews
 from server.service.calls.presence import Presence
+from server.service.calls.replies import Replies
 from server.service.calls.transfers import Transfers
 from server.service.listeners import Listeners
 from server.service.message_delivery import DeliveryMiddleware, PushSignal
@@ -57,7 +58,7 @@ class Gateway:
             self._members = AcceptedSites()
             self._refreshing = threading.Lock()
             self._to_sites, self._to_runs = PushSignal(), PushSignal()
-            self._transfers, self._news = Transfers(), ObjectNews()
+            self._transfers, self._news, self._replies = Transfers(), ObjectNews(), Replies()
             self._presence = Presence(self.superlink.state.acknowledge_nodes)
             self.refresh_members()
         except BaseException:
@@ -158,7 +159,7 @@ class Gateway:
         fleet = DeliveryMiddleware(
             FrequentCalls(
                 self.superlink.app,
-                fleet_calls(state, self._transfers),
+                fleet_calls(state, self._transfers, self._replies),
                 node,
                 self._news,
                 LARGEST_BODY,
@@ -185,7 +186,7 @@ class Gateway:
         runtime = DeliveryMiddleware(
             FrequentCalls(
                 self.superlink.app,
-                runtime_calls(state, self._transfers),
+                runtime_calls(state, self._transfers, self._replies),
                 task_token,
                 self._news,
                 LARGEST_BODY,

@@ -32,7 +32,12 @@ from flwr.proto.message_pb2 import (
     PushObjectRequest,
 )
 from flwr.proto.run_pb2 import GetRunRequest
-from flwr.proto.runtime_pb2 import GetNodesRequest, PullAppMessagesRequest, PushAppMessagesRequest
+from flwr.proto.runtime_pb2 import (
+    GetNodesRequest,
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
+    PushAppMessagesRequest,
+)
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.error.catalog import API_ERROR_MAP
@@ -45,6 +50,7 @@ from common.messages.pull_headers import FETCHED_HEADER
 from common.platform.logs import log
 from server.http.asgi import answer, body_or_refused, header
 from server.service.calls.object_news import ObjectNews
+from server.service.calls.replies import Replies
 from server.service.calls.transfers import Transfers
 
 #: So many of them work at a time: Python runs one, while the other waits for the disk.
@@ -80,7 +86,7 @@ class Call:
 Caller = Callable[[Scope], Any]
 
 
-def fleet_calls(state: LinkState, transfers: Transfers) -> dict[str, Call]:
+def fleet_calls(state: LinkState, transfers: Transfers, replies: Replies) -> dict[str, Call]:
     """Return the calls of sites; a caller is the number of the node whose key has signed."""
 
     def of(request: type[Message], handler: Callable[[Any, LinkState], Message]) -> Call:
@@ -97,6 +103,12 @@ def fleet_calls(state: LinkState, transfers: Transfers) -> dict[str, Call]:
             transfers.begin(asked.node.node_id)
         return found
 
+    def push(asked: Any, state: LinkState) -> Message:  # noqa: ANN401 - as the table says
+        done = fleet_handlers.push_messages(asked, state)
+        for message in asked.messages_list:
+            replies.came(message.metadata.reply_to_message_id)
+        return done
+
     def pull_object(asked: Any, state: LinkState) -> Message:  # noqa: ANN401 - as the table says
         found = fleet_handlers.pull_object(asked, state)
         transfers.fetched(asked.node.node_id, len(found.object_content))
@@ -108,7 +120,7 @@ def fleet_calls(state: LinkState, transfers: Transfers) -> dict[str, Call]:
 
     return {
         FLEET_PULL: of(PullMessagesRequest, pull),
-        FLEET_PUSH: of(PushMessagesRequest, fleet_handlers.push_messages),
+        FLEET_PUSH: of(PushMessagesRequest, push),
         FLEET_PUSH_OBJECT: of(PushObjectRequest, fleet_handlers.push_object),
         FLEET_PULL_OBJECT: of(PullObjectRequest, pull_object),
         "/v1/fleet/send-node-heartbeat": of(
@@ -119,7 +131,7 @@ def fleet_calls(state: LinkState, transfers: Transfers) -> dict[str, Call]:
     }
 
 
-def runtime_calls(state: LinkState, transfers: Transfers) -> dict[str, Call]:
+def runtime_calls(state: LinkState, transfers: Transfers, replies: Replies) -> dict[str, Call]:
     """Return the calls of runs; a caller is the token of the run's task."""
 
     def of(request: type[Message], handler: Callable[[Any, LinkState, Any], Message]) -> Call:
@@ -133,8 +145,17 @@ def runtime_calls(state: LinkState, transfers: Transfers) -> dict[str, Call]:
 
         return Call(request=request, handler=handled)
 
+    def pull(asked: Any, state: LinkState, task: Any) -> Message:  # noqa: ANN401 - as the table says
+        due = replies.due(str(task.run_id), asked.message_ids)
+        if not due:
+            return PullAppMessagesResponse()
+        found = runtime_handlers.pull_messages(PullAppMessagesRequest(message_ids=due), state, task)
+        for message in found.messages_list:
+            replies.taken(message.metadata.reply_to_message_id)
+        return found
+
     return {
-        RUNTIME_PULL: of(PullAppMessagesRequest, runtime_handlers.pull_messages),
+        RUNTIME_PULL: of(PullAppMessagesRequest, pull),
         RUNTIME_PUSH: of(PushAppMessagesRequest, runtime_handlers.push_messages),
         RUNTIME_PUSH_OBJECT: of(PushObjectRequest, runtime_handlers.push_object),
         RUNTIME_PULL_OBJECT: of(PullObjectRequest, runtime_handlers.pull_object),

@@ -56,6 +56,7 @@ from server.service.calls.frequent_calls import (
 )
 from server.service.calls.object_files import SMALLEST_FILE
 from server.service.calls.object_news import ObjectNews
+from server.service.calls.replies import Replies
 from server.service.calls.transfers import Transfers
 from server.service.site_authentication import AcceptedSites, Member
 from server.service.superlink import SuperLink
@@ -80,8 +81,8 @@ class Parts:
     objects: dict[str, bytes]
 
     @classmethod
-    def of(cls, *, run: int, source: int, to: int, reply_to: str = "") -> Parts:
-        content = RecordDict({"0": ConfigRecord({"to": str(to), "frame": LARGE})})
+    def of(cls, *, run: int, source: int, to: int, reply_to: str = "", said: str = "") -> Parts:
+        content = RecordDict({"0": ConfigRecord({"to": said or str(to), "frame": LARGE})})
         message = make_message(
             metadata=Metadata(
                 run_id=run,
@@ -157,11 +158,12 @@ def told(link: SuperLink, *, by_flower: bool) -> Told:
             raise Unauthorized
         return found.node_id
 
+    transfers, replies, news, most = Transfers(), Replies(), ObjectNews(), 10_000_000
+    calls = fleet_calls(link.state, transfers, replies)
+    runs = runtime_calls(link.state, transfers, replies)
     ours = (
-        FrequentCalls(never, fleet_calls(link.state, Transfers()), node, ObjectNews(), 10_000_000),
-        FrequentCalls(
-            never, runtime_calls(link.state, Transfers()), task_token, ObjectNews(), 10_000_000
-        ),
+        FrequentCalls(never, calls, node, news, most),
+        FrequentCalls(never, runs, task_token, news, most),
     )
     fleet, runtime = (link.app, link.app) if by_flower else ours
     return Told(link=link, fleet=fleet, runtime=runtime, member=member)
@@ -352,7 +354,7 @@ def test_a_key_that_was_revoked_calls_nothing(tmp_path: Path) -> None:
     link = SuperLink(tmp_path / "superlink.db")
     t = told(link, by_flower=False)
     calls = FrequentCalls(
-        never, fleet_calls(link.state, Transfers()), _nobody, ObjectNews(), 10_000_000
+        never, fleet_calls(link.state, Transfers(), Replies()), _nobody, ObjectNews(), 10_000_000
     )
     t.fleet = calls
     request = PullMessagesRequest(node=Node(node_id=t.member.node_id))
