@@ -8,6 +8,7 @@ and asks its database for what the guard has just found out. Here a call is what
     who calls a Fleet   its signature of the time,    the guard's signature of all, which has the
                         and the key's node            time in it, and the accepted site's node
     who calls a run     the task's token              the same
+    a run not known     a fault                       over, as every run that has ended
     what is asked       Flower's handler              the same function
 
 Whatever is not in the tables goes to Flower's application.
@@ -93,7 +94,7 @@ def fleet_calls(state: LinkState, transfers: Transfers, replies: Replies) -> dic
         def handled(asked: Any, node: int) -> Message:  # noqa: ANN401 - as the table says
             if asked.node.node_id != node:
                 raise Unauthorized
-            return handler(asked, state)
+            return _known(handler, asked, state)
 
         return Call(request=request, handler=handled)
 
@@ -129,6 +130,27 @@ def fleet_calls(state: LinkState, transfers: Transfers, replies: Replies) -> dic
         "/v1/fleet/get-run": of(GetRunRequest, fleet_handlers.get_run),
         "/v1/fleet/confirm-message-received": of(ConfirmMessageReceivedRequest, confirm),
     }
+
+
+def _known(
+    handler: Callable[[Any, LinkState], Message],
+    asked: Any,  # noqa: ANN401 - as the table says
+    state: LinkState,
+) -> Message:
+    """Return Flower's answer; a run that Flower does not know is over.
+
+    A coordinator that was put back from a backup knows nothing of runs begun since. To a site a
+    fault is something to try again, before all else, for as long as the message is good.
+    """
+    try:
+        return handler(asked, state)
+    except KeyError as error:
+        runs = [message.metadata.run_id for message in getattr(asked, "messages_list", ())]
+        run = getattr(asked, "run_id", runs[0] if runs else 0)
+        if state.get_run_info(run_ids=[run]):
+            raise
+        why = f"There is no run {run}: it is over."
+        raise FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, why) from error
 
 
 def runtime_calls(state: LinkState, transfers: Transfers, replies: Replies) -> dict[str, Call]:

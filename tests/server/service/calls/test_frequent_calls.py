@@ -195,15 +195,9 @@ def table(link: SuperLink, *, by_flower: bool) -> list[tuple[str, int, bytes]]:
     t.site("a message to pull", "pull-messages", pull)
     t.site("pulled once", "pull-messages", pull)
     t.site("the run", "get-run", GetRunRequest(node=node, run_id=number))
-    t.site("no such run", "get-run", GetRunRequest(node=node, run_id=99))
     for name in (*asked.objects, "0" * 64):
         request = PullObjectRequest(node=node, run_id=number, object_id=name)
         t.site("an object", "pull-object", request)
-    t.site(
-        "an object of no run",
-        "pull-object",
-        PullObjectRequest(node=node, run_id=99, object_id=asked.id),
-    )
     confirm = ConfirmMessageReceivedRequest(node=node, run_id=number, message_object_id=asked.id)
     t.site("it came", "confirm-message-received", confirm)
     t.site(
@@ -265,7 +259,6 @@ def _objects_of_a_site(t: Told, answer: Parts, session: str, node: Node, number:
         )
         for fault, change in {
             "of another session": PushObjectRequest(session_id="none"),
-            "of another run": PushObjectRequest(run_id=number + 1),
             "of another site": PushObjectRequest(node=Node(node_id=7)),
             "that nobody announced": PushObjectRequest(object_id="0" * 64),
         }.items():
@@ -359,6 +352,25 @@ def test_a_key_that_was_revoked_calls_nothing(tmp_path: Path) -> None:
     t.fleet = calls
     request = PullMessagesRequest(node=Node(node_id=t.member.node_id))
     assert t.site("revoked", "pull-messages", request).status_code == 401
+
+
+def test_a_run_that_a_coordinator_put_back_does_not_know_is_over_and_is_not_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    """A fault of the service is tried again for ever, and keeps the site from all other runs."""
+    link = SuperLink(tmp_path / "superlink.db")
+    t = told(link, by_flower=False)
+    node, unknown = Node(node_id=t.member.node_id), 99
+    asked = Parts.of(run=unknown, source=SUPERLINK_NODE_ID, to=node.node_id)
+    answer = Parts.of(run=unknown, source=node.node_id, to=SUPERLINK_NODE_ID, reply_to=asked.id)
+    given = PushMessagesRequest(
+        node=node,
+        messages_list=[answer.proto],
+        message_object_trees=[answer.tree],
+        clientapp_runtime_list=[0.0],
+    )
+    _after_the_run(t, asked, given, "none", node, unknown)
+    assert [status for _, status, _ in t.said] == [403] * 5, t.said
 
 
 def _nobody(_scope: Scope) -> int:
