@@ -169,7 +169,8 @@ def test_a_site_without_room_for_its_answer_is_charged_nothing_and_answers_once_
         run = order("full-outbox", privacy=PRIVATE)
         told = east.home.log / "worker.log"
         until(lambda: told.exists() and "MB are free below" in told.read_text(), "it says so")
-        until(lambda: "no room" in run.board["sites"]["east"].get("why", ""), "the run says so")
+        board = lambda: run.board["sites"].get("east", {})  # noqa: E731
+        until(lambda: "no room" in board().get("why", ""), "the run says so")
         assert east.charges == before
         assert not [x for x in east.sent() if x.disclosure.run == run.place.path.name]
     assert run.end(LONG) == "done", run.message  # nobody has typed anything

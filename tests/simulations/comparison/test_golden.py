@@ -20,11 +20,13 @@ def test_a_fixed_run_gives_what_it_gave(name: str, tmp_path: Path) -> None:
         found = numbers_of(name, tmp_path)
     finally:
         torch.set_num_threads(before)
-    assert differences(found, EXPECTED[name]) == []
+    # Two cases amplify how a processor rounds: they have numbers for each kind of instructions.
+    expected = EXPECTED.get(f"{name}@{torch.backends.cpu.get_cpu_capability()}", EXPECTED[name])
+    assert differences(found, expected) == []
 
 
 def test_every_case_is_in_the_file_and_no_other() -> None:
-    assert set(EXPECTED) == set(CASES)
+    assert {name.partition("@")[0] for name in EXPECTED} == set(CASES)
 
 
 def test_no_two_cases_give_the_same() -> None:
