@@ -6,7 +6,6 @@ went well.
 
 from __future__ import annotations
 
-import json
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from client.site.home import Home
 from client.site.site_config import SiteConfig
 from client.transport.coordinator import Coordinator, load_authority
-from client.transport.fleet_client import FleetClient
 from client.transport.listening import ListeningClient
 from client.transport.proxy import way_to
 from common.messages.pull_headers import HEARTBEAT_SECONDS
@@ -52,7 +50,7 @@ class Reconnecting:
         """Whether the last turn did not reach the coordinator."""
         return self._pause > FIRST_PAUSE
 
-    def fleet(self, config: SiteConfig) -> FleetClient:
+    def fleet(self, config: SiteConfig) -> ListeningClient:
         """Return the connection, made now unless there is one; LinkDown and SiteUnknown."""
         link = self._link or self._connect(config)
         return link.fleet
@@ -89,28 +87,16 @@ class Reconnecting:
         way = way_to(self._coordinator.address, config)
         fleet = ListeningClient(self._coordinator.address, authority, self._key, way)
         try:
-            node_id = self._activate(fleet)
+            node_id = fleet.activate()
         except BaseException:
             fleet.close()
             raise
-        self._home.node.write_text(json.dumps({"node": node_id}))
         self._link = _Link(fleet, node_id)
         self._beating = threading.Event()
         beat = threading.Thread(target=_beat, args=(fleet, self._beating), daemon=True)
         beat.start()
         _log.info("connected", coordinator=self._coordinator.address)
         return self._link
-
-    def _activate(self, fleet: FleetClient) -> int:
-        """Say that this site is here, in place of an earlier daemon that was killed."""
-        try:
-            return fleet.activate()
-        except LinkDown:
-            before = _known_node(self._home)
-            if before is None:
-                raise
-            fleet.deactivate(before)
-            return fleet.activate()
 
 
 def _beat(fleet: ListeningClient, over: threading.Event) -> None:
@@ -123,10 +109,3 @@ def _beat(fleet: ListeningClient, over: threading.Event) -> None:
             continue
         with suppress(LinkDown, SiteUnknown):
             fleet.heartbeat()
-
-
-def _known_node(home: Home) -> int | None:
-    try:
-        return int(json.loads(home.node.read_bytes())["node"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -243,11 +243,6 @@ class Home:
         return self.folder / "measurements"
 
     @property
-    def node(self) -> Path:
-        """Which number the coordinator's service gave this site last."""
-        return self.own / "node.json"
-
-    @property
     def status(self) -> Path:
         """What the daemon is doing now."""
         return self.own / "status.json"

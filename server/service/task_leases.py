@@ -1,4 +1,4 @@
-"""Flower's state, with what we know better: leases of runs' tasks, and where objects lie.
+"""Flower's state, with what we know better: leases of runs' tasks, daemons that start, objects.
 
 Flower gives a run up whose process says nothing for a minute, as after a pause of the machine,
 and cannot know whether it lives. The supervisor can: it started the process, waits for its end,
@@ -72,6 +72,18 @@ class LeasingState(SqlLinkState):
             if known:
                 self._lease(task_id)
         return known
+
+    def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
+        """Note that a site's daemon starts; it takes the place of one that counts as here.
+
+        Flower refuses while the node is online, and a site that heard no answer the first time
+        would be refused for good: each of its calls says anew that it is online.
+        """
+        with self.session():
+            return super().activate_node(node_id, heartbeat_interval) or (
+                super().deactivate_node(node_id)
+                and super().activate_node(node_id, heartbeat_interval)
+            )
 
     def acknowledge_nodes(self, nodes: Collection[int]) -> None:
         """Take a heartbeat of each of several nodes, in one statement.

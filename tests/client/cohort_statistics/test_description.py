@@ -454,7 +454,9 @@ def test_no_value_of_a_volume_is_in_the_message(volumes: Path, tmp_path: Path) -
         sent = envelope.header.encode() + b"".join(envelope.frames)
         for pair in CANARIES:
             for value in (*pair, 1.3 * pair[0], 40 * pair[0], 39 * pair[0], 6 * pair[1]):
-                assert f"{value:.6g}"[:7].encode() not in sent
+                # Shorter ones come about by chance among the counts with noise.
+                digits = 6 if answer is plain else 9
+                assert f"{value:.{digits}g}"[: digits + 1].encode() not in sent
                 for kind in ("<d", ">d", "<f", ">f"):
                     assert struct.pack(kind, value) not in sent
 

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -243,11 +244,12 @@ def test_a_killed_service_goes_on_with_its_runs_in_its_next_life(tmp_path: Path)
 def test_a_run_is_ordered_for_a_time_and_the_bound_is_read_anew(tmp_path: Path) -> None:
     folder, settings = made(tmp_path)
     with service(folder.path) as process:
-        late = ("--at", "2099-01-31 22:00", "--priority", "7", "--wait", "--detach")
+        day = (datetime.now(UTC) + timedelta(days=100)).date()
+        late = ("--at", f"{day} 22:00", "--priority", "7", "--wait", "--detach")
         command(folder, "run", config_that(tmp_path, "done"), *late)
         entry = RunBook(folder).read("demo")
         assert (entry.priority, entry.waits) == (7, True)
-        until(lambda: "It starts at 2099-01-31 22:00" in command(folder, "status"))
+        until(lambda: f"It starts at {day} 22:00" in command(folder, "status"))
         write_settings(folder.settings, settings.model_copy(update={"runs_at_once": 1}))
         process.send_signal(signal.SIGHUP)
         until(lambda: '"reloaded"' in (folder.log / "service.jsonl").read_text())

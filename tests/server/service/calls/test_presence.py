@@ -118,3 +118,19 @@ def test_flower_sees_the_sites_as_after_a_heartbeat_of_each(tmp_path: Path) -> N
     link.unregister(keys["south"])
     link.state.acknowledge_nodes(list(nodes.values()))
     assert link.online() == {"north", "east", "west"}  # a revoked site does not come back
+
+
+def test_a_daemon_that_starts_takes_the_place_of_one_that_counts_as_here(tmp_path: Path) -> None:
+    """As after an answer that was lost, a kill, or a coordinator put back with other numbers."""
+    link = SuperLink(tmp_path / "superlink.db")
+    key = public_text(new_private_key())
+    node = link.register("north", key).node_id
+    found = []
+    for _ in range(2):
+        assert link.state.activate_node(node, 10.0)
+        found.append(link.state.get_node_info()[0].last_activated_at)
+        link.state.acknowledge_nodes([node])
+    assert found[0] != found[1]  # by which a run knows that its message has to be asked anew
+    assert link.online() == {"north"}
+    link.unregister(key)
+    assert not link.state.activate_node(node, 10.0)
