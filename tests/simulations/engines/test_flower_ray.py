@@ -20,11 +20,7 @@ synthetic: {modality: xray, patients: 48, seed: 0}
 """
 
 
-RUNS = (
-    "what sites keep, from files",
-    "private",
-    "failing",
-)
+RUNS = ("what sites keep, from files", "private", "failing")
 
 
 @pytest.fixture(scope="module")
