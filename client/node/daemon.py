@@ -132,7 +132,6 @@ class _Daemon:
         self._coordinator_at = _changed_at(home.coordinator_json)
         self._told = Seldom(_tell)
         self._letters = self._correspondence()
-        self._letters.traffic.told = self._tell_transfer
         self._told_at, self._logged_at = 0.0, time.monotonic()
         self._status = Status(home.status, self._coordinator.address)
 
@@ -278,7 +277,9 @@ class _Daemon:
             tell=self._told,
             meters=self._meters,
         )
-        return MessageLoop(transport, self._admission(), self._reload)
+        letters = MessageLoop(transport, self._admission(), self._reload)
+        letters.traffic.told = self._tell_transfer
+        return letters
 
     def _admission(self) -> AdmissionContext:
         return AdmissionContext(

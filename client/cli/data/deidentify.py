@@ -50,19 +50,24 @@ def run(
     load_site_config(home.site_yaml)  # the key belongs to a site; this says how to make one
     files = _files(source, out)
     blanking = _Blanking(_finder()) if wish.blank_text else None
-    verdicts = _without_faces(files, home.folder / "defaced.html") if wish.deface else {}
+    if wish.deface:
+        verdicts = _without_faces(files, home.folder / "defaced.html")
+    else:
+        verdicts = dict.fromkeys(files, FaceVerdict())
     profiles = _profiles(files, profile, blanking, verdicts)
     outcome = _release(profiles, out, pseudonyms(home.identity_key))
     if blanking is not None and blanking.frames:
         where = home.folder / "blanked-text.html"
         blanking.write(where)
         say(f"Text was blanked in {blanking.frames} frames. Look at {where}: no reader finds all.")
-    images = "image" if outcome.written == 1 else "images"
-    patients = "patient" if outcome.patients == 1 else "patients"
-    say(f"Wrote {outcome.written} {images} of {outcome.patients} {patients} to {out}.")
     if outcome.written:
+        images = "image" if outcome.written == 1 else "images"
+        patients = "patient" if outcome.patients == 1 else "patients"
+        say(f"Wrote {outcome.written} {images} of {outcome.patients} {patients} to {out}.")
         changed = "" if wish.blank_text or wish.deface else _UNCHANGED
         say(f"Look at some of them before they leave{changed}.")
+    else:
+        say("Wrote nothing.")
     if outcome.withheld:
         say("Withheld:")
         counts = Counter(why for _, why in outcome.withheld)
@@ -151,7 +156,7 @@ def _profiles(
     """Yield how each file is released, or why it is not."""
     for path in files:
         own = profile if blanking is None else replace(profile, change=blanking.change(path))
-        verdict = verdicts.get(path, FaceVerdict())
+        verdict = verdicts[path]
         if verdict.withheld:
             yield path, Withheld(verdict.withheld)
         else:

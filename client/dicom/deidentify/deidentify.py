@@ -37,6 +37,12 @@ from client.dicom.reading.read import read_dataset
 from client.dicom.reasons import UnusableFile
 from client.site.pseudonyms import Pseudonyms
 
+#: Without one of these there is no picture.
+_PICTURE = (
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "PixelRepresentation", "PixelData"),
+)
+
 
 class Dates(Enum):
     """What becomes of dates; times of day are taken out either way."""
@@ -98,9 +104,11 @@ def deidentify(path: Path, names: Pseudonyms, profile: Profile) -> Released:
 def _check(source: Dataset) -> None:
     """Refuse what no table can clean."""
     sop_class = UID(str(source.get("SOPClassUID") or ""))
+    if not sop_class:
+        raise Withheld(_lacking("SOPClassUID"))
     if sop_class not in IMAGES:
         message = (
-            f"Objects of the class {sop_class.name or 'none'} are not released: only images are, "
+            f"Objects of the class {sop_class.name} are not released: only images are, "
             "as reports, documents and waveforms name people where no rule finds it."
         )
         raise Withheld(message)
@@ -108,10 +116,17 @@ def _check(source: Dataset) -> None:
         if not source.get(name):
             message = f"It has no {name}, so it belongs nowhere. Export it again from the PACS."
             raise Withheld(message)
+    for name in _PICTURE:
+        if name not in source:
+            raise Withheld(_lacking(name))
     if source.get("ModalityLUTSequence"):
         message = "Its values go through a table (Modality LUT), which could hold anything."
         raise Withheld(message)
     check_pictured(source)
+
+
+def _lacking(name: str) -> str:
+    return f"It has no {name}; the file may be cut off. Send it again from the PACS."
 
 
 def _check_pictures(source: Dataset, profile: Profile) -> None:

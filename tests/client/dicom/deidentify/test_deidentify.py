@@ -330,6 +330,14 @@ def test_what_no_table_can_clean_is_withheld(tmp_path: Path, sop_class: str) -> 
         deidentify(save(tmp_path / "other.dcm", one), NAMES, Profile(pixels_checked=True))
 
 
+@pytest.mark.parametrize("name", ["Rows", "BitsStored", "PixelRepresentation", "PixelData"])
+def test_a_file_that_was_cut_off_says_what_it_lacks(tmp_path: Path, name: str) -> None:
+    one = dcmread(ordinary(tmp_path, "CT"))
+    delattr(one, name)
+    with pytest.raises(Withheld, match=f"It has no {name}; the file may be cut off"):
+        deidentify(save(tmp_path / "other.dcm", one), NAMES, Profile(pixels_checked=True))
+
+
 def test_a_table_of_values_is_withheld(tmp_path: Path) -> None:
     table = Dataset()
     table.LUTDescriptor, table.ModalityLUTType = [256, 0, 16], "US"
