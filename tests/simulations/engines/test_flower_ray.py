@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
+#: Ray gives its processes the niceness 15: beside three other tests they would get no time.
+SAME_NICENESS = {"RAY_worker_niceness": "0"}
 CONFIG = """
 name: tiny
 task: {kind: diagnosis, type: binary, target: malignant}
@@ -29,7 +32,13 @@ def said() -> str:
     command = [sys.executable, "-u", "tests/simulations/ray_run.py", *RUNS]
     try:
         ended = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=800
+            command,
+            cwd=ROOT,
+            env=os.environ | SAME_NICENESS,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=800,
         )
     except subprocess.TimeoutExpired as late:
         return f"ended after 800 s, having said {late.stdout!r}"
@@ -69,6 +78,7 @@ def test_the_command_gives_the_same_results_on_ray_and_says_nothing_of_flower(
                 str(tmp_path / engine),
             ],
             cwd=ROOT,
+            env=os.environ | SAME_NICENESS,
             capture_output=True,
             text=True,
             check=False,

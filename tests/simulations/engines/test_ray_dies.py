@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
+#: Ray gives its processes the niceness 15: beside three other tests they would get no time.
+SAME_NICENESS = {"RAY_worker_niceness": "0"}
 CONFIG = """
 name: tiny
 task: {kind: diagnosis, type: binary, target: malignant}
@@ -69,6 +72,7 @@ def test_what_fails_on_ray_ends_in_one_sentence_with_its_cause_and_a_remedy(
             str(tmp_path / "out"),
         ],
         cwd=ROOT,
+        env=os.environ | SAME_NICENESS,
         capture_output=True,
         text=True,
         timeout=500,
