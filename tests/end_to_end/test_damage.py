@@ -181,7 +181,7 @@ def test_a_run_whose_coordinator_has_a_full_disk_says_so_and_goes_on_by_itself(
     two: Federation, order: Callable[..., RunAt], undisturbed: str
 ) -> None:
     run = order("full")
-    run.saved(1)
+    run.reach("training", 2)  # nothing is being written to the folder
     with small_disk(run.place.state, "64k"):
         fill(run.place.state)
         until(lambda: f"No space left on device: {run.place.state}" in run.message, "it says so")

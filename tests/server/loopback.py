@@ -92,8 +92,6 @@ class Hospital:
         correspondence = self.letters.open()
         authority = self.running.folder.ca.read_text(encoding="ascii")
         fleet = self.change(FleetClient(self.running.settings.address, authority, self.site.key))
-        with suppress(LinkDown):
-            fleet.deactivate(self.site.node_id)
         fleet.activate()
         beaten = time.monotonic()
         while not self._over.is_set():
