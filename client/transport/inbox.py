@@ -17,14 +17,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from client.transport.fleet_client import PendingMessage
-from common.platform.durable_files import replace_durably
+from common.platform.durable_files import link_or_copy, replace_durably
 from common.platform.errors import StateDamaged
 
 #: Training and validation of a round ask with the same weights, one after the other.
@@ -99,7 +98,7 @@ class Inbox:
             with path.open("rb") as file:
                 whole = hashlib.file_digest(file, "sha256").hexdigest() == name
             if whole:
-                _linked(path, self._objects(delivery) / name)
+                link_or_copy(path, self._objects(delivery) / name)
                 return True
             path.unlink(missing_ok=True)  # torn when the machine went down
         return False
@@ -190,11 +189,3 @@ class Inbox:
 
     def _objects(self, delivery: PendingMessage) -> Path:
         return self._folder / delivery.id / "objects"
-
-
-def _linked(path: Path, to: Path) -> None:
-    """Let a file have a second name; a copy where the file system knows no such thing."""
-    try:
-        os.link(path, to)
-    except OSError:
-        shutil.copyfile(path, to)

@@ -38,6 +38,7 @@ class Opened:
     header: str
     signature: bytes
     frames: Callable[[], Iterator[bytes]]  # reads them anew, one at a time
+    frame: Callable[[int], bytes]  # reads one of them anew, by its number from 0
     #: Of common/messages/receipt.py; beside the envelope, so that its bytes stay the same.
     receipt: str = ""
 
@@ -103,6 +104,7 @@ def open_objects(objects: Callable[[str], bytes], root: str) -> Opened:
             header=header,
             signature=signature,
             frames=lambda: (_frame(read, name) for name in names if count),
+            frame=lambda number: _frame(read, names[number]),
             receipt=receipt,
         )
     except (KeyError, IndexError, ValueError, TypeError, DecodeError) as error:

@@ -64,26 +64,26 @@ def unpack(layout: Layout, frames: Iterable[bytes], encoding: Encoding) -> dict[
     """
     import torch
 
-    if len({name for name, _ in layout}) < len(layout):
-        raise AnswerNotAdmitted("Two tensors have one name.")
-    sizes = [_count(name, shape) for name, shape in layout]
-    total = sum(sizes)
-    source = _Values(frames, encoding, total)
+    source = Unpacking(layout, frames, encoding)
     found = {}
-    for (name, shape), size in zip(layout, sizes, strict=True):
+    for (name, shape), size in zip(layout, source.sizes, strict=True):
         found[name] = torch.from_numpy(source.take(size)).reshape(tuple(shape))
     source.check_empty()
     return found
 
 
-class _Values:
+class Unpacking:
     """The values of frames, taken in pieces of any length."""
 
-    def __init__(self, frames: Iterable[bytes], encoding: Encoding, total: int) -> None:
+    def __init__(self, layout: Layout, frames: Iterable[bytes], encoding: Encoding) -> None:
+        """AnswerNotAdmitted for a layout of no tensors of ours."""
+        if len({name for name, _ in layout}) < len(layout):
+            raise AnswerNotAdmitted("Two tensors have one name.")
+        self.sizes = [_count(name, shape) for name, shape in layout]
         self._frames = iter(frames)
         self._encoding = encoding
-        self._expected = total
-        self._left = total  # values that no frame has brought yet
+        self._expected = sum(self.sizes)
+        self._left = self._expected  # values that no frame has brought yet
         self._rest: Floats = np.zeros(0, np.float32)
 
     def take(self, count: int) -> Floats:
@@ -108,7 +108,7 @@ class _Values:
             raise self._fault("fewer frames")
         count = min(FRAME_VALUES, self._left)
         self._left -= count
-        return _decode(frame, self._encoding, count)
+        return decode(frame, self._encoding, count)
 
     def _fault(self, what: str) -> AnswerNotAdmitted:
         return AnswerNotAdmitted(f"Tensors came in {what} than their {self._expected} values fill.")
@@ -166,7 +166,7 @@ def _encode(values: Floats, encoding: Encoding) -> bytes:
     assert_never(encoding)
 
 
-def _decode(frame: bytes, encoding: Encoding, count: int) -> Floats:
+def decode(frame: bytes, encoding: Encoding, count: int) -> Floats:
     """Return `count` values; AnswerNotAdmitted for a frame of another length or none of ours."""
     content: bytes | NDArray[np.uint8]
     match encoding:

@@ -11,6 +11,9 @@ for a heartbeat, so that none is to be sent beside it.
 
 A run that asks who is online hears by FETCHED_HEADER how much of its request each site has fetched.
 
+A run is on the service's machine: of a large object it is given FILE_MARK and the path of the
+service's file instead of the content, and takes a second name of that file.
+
 A run's push carries LARGEST_ANSWER_HEADER and ANSWER_SECONDS_HEADER: the bytes that an answer may
 have, and how long one is taken. A site's push carries ANSWER_BYTES_HEADER: what it will send.
 """
@@ -27,6 +30,8 @@ ANSWER_SECONDS_HEADER = "wardround-answer-seconds"
 ANSWER_BYTES_HEADER = "wardround-answer-bytes"
 HERE_HEADER = "wardround-here"
 FETCHED_HEADER = "wardround-fetched"
+#: No object's content begins so.
+FILE_MARK = b"\0file:"
 
 #: Longer is not waited: signed headers are old after five minutes, and proxies hang up.
 LONGEST_WAIT_SECONDS = 20.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.messages.message_header import message_of, parts_of
+from common.messages.packed_weights import PackedWeights
 from common.messages.packing import Encoding, layout_of, pack, unpack
 from common.messages.wire import Message
 from common.platform.bounded_json import Bounds, check_bounds, read_json
@@ -107,18 +108,27 @@ def seal(message: Message, encoding: Encoding = "lossless") -> Envelope:
     return Envelope(header=header.model_dump_json(), frames=together)
 
 
-def unseal(header: str, frames: Iterable[bytes]) -> Message:
+def unseal(
+    header: str, frames: Iterable[bytes], again: Callable[[int], bytes] | None = None
+) -> Message:
     """Return the message; AnswerNotAdmitted says what is no message of ours.
 
-    Frames are taken one at a time and let go, so the packed form is never whole in memory.
+    Frames are taken one at a time and let go, so the packed form is never whole in memory. Where
+    `again` gives a frame by its number at any later time, nor are the tensors: they stay packed.
     """
     try:
         read = _read_header(header)
-        source = iter(frames)
+        source, place = iter(frames), 0
         tensors: dict[str, Weights] = {}
+        encoding = read.tensors.encoding
         for part, layout in read.tensors.parts.items():
             count = read.tensors.frames.get(part, 0)
-            tensors[part] = unpack(layout, _first(source, count), read.tensors.encoding)
+            own = _first(source, count)
+            if again is None:
+                tensors[part] = unpack(layout, own, encoding)
+            else:
+                tensors[part] = PackedWeights(layout, own, encoding, _from(again, place))
+            place += count
         if next(source, None) is not None:
             raise AnswerNotAdmitted("there are more frames than its header names")
         return message_of(read.message, tensors)
@@ -130,6 +140,10 @@ def unseal(header: str, frames: Iterable[bytes]) -> Message:
 def _read_header(header: str) -> _Header:
     check_bounds(header, HEADER_BOUNDS)
     return _Header.model_validate_json(header)
+
+
+def _from(again: Callable[[int], bytes], place: int) -> Callable[[int], bytes]:
+    return lambda number: again(place + number)
 
 
 def _first(source: Iterator[bytes], count: int) -> Iterator[bytes]:

@@ -1,12 +1,13 @@
 """Durable writing: a file is whole or not there; what failed for want of room can be told.
 
-Public: is_for_want_of_room, replace_durably, room_left.
+Public: is_for_want_of_room, link_or_copy, replace_durably, room_left.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -44,6 +45,19 @@ def replace_durably(
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def link_or_copy(path: Path, to: Path) -> None:
+    """Let a file have a second name; a copy where the file system knows no such thing.
+
+    FileNotFoundError where it is gone. Neither name may be written to after that, only replaced.
+    """
+    try:
+        os.link(path, to)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(path, to)
 
 
 def room_left(place: Path) -> int:

@@ -36,7 +36,7 @@ def extension_aggregator(config: Aggregation, pins: Pins) -> Aggregator:
         gathering: Gathering, weights: Weights, state: ServerState, round_number: int
     ) -> tuple[dict[str, Tensor], ServerState]:
         changes = [
-            SiteChange(site=u.site, weight=weight_of(config, u.site), delta=u.delta)
+            SiteChange(site=u.site, weight=weight_of(config, u.site), delta=dict(u.delta))
             for u in gathering.held
         ]
         try:

@@ -14,6 +14,8 @@ from common.platform.errors import RunFailed
 
 def combine_robustly(config: Aggregation, deltas: Sequence[Weights]) -> dict[str, Tensor]:
     """Return one update from all sites' updates by the configured rule."""
+    if config.rule in {"krum", "multi_krum"}:  # each is compared with each: unpacked once
+        deltas = [dict(delta) for delta in deltas]
     match config.rule:
         case "median":
             return {n: _median(torch.stack([d[n] for d in deltas])) for n in deltas[0]}

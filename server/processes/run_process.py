@@ -13,6 +13,7 @@ import ctypes
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -206,6 +207,7 @@ def _rounds(
     # No name here holds the first state: its weights would stay in memory through all rounds.
     state = run_rounds(config, sites, aggregator, start(), records)
     results = measure(config, sites, state)
+    shutil.rmtree(setting.arriving, ignore_errors=True)
     content = json.dumps(results, allow_nan=False, indent=1).encode()
     replace_durably(place.results, content)
     sha256 = hashlib.sha256(content).hexdigest()

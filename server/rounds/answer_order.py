@@ -12,7 +12,7 @@ server/rounds/update_admission.py.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from common.data.weights import Weights
+from common.messages.packed_weights import PackedWeights
 from common.messages.wire import Refusal, SiteUpdate
 from server.rounds.update_admission import NotAdmitted
 
@@ -62,14 +63,23 @@ class Waiting:
 
     def __init__(self, update: SiteUpdate, path: Path) -> None:
         self._bare = replace(update, delta={}, control_delta=None)
-        self._delta = _Stored(path.with_suffix(".delta"), update.delta)
+        self._delta = _put_down(path.with_suffix(".delta"), update.delta)
         control = update.control_delta
-        self._control = None if control is None else _Stored(path.with_suffix(".control"), control)
+        self._control = (
+            None if control is None else _put_down(path.with_suffix(".control"), control)
+        )
 
     def read(self) -> SiteUpdate:
         """Return the update as it came, bit for bit."""
-        control = None if self._control is None else self._control.taken()
-        return replace(self._bare, delta=self._delta.taken(), control_delta=control)
+        control = None if self._control is None else self._control()
+        return replace(self._bare, delta=self._delta(), control_delta=control)
+
+
+def _put_down(path: Path, weights: Weights) -> Callable[[], Weights]:
+    """Write tensors to a file, unless they are on disk as they came; return what reads them."""
+    if isinstance(weights, PackedWeights):
+        return lambda: weights
+    return _Stored(path, weights).taken
 
 
 class _Stored:

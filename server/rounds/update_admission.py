@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from common.data.weights import Weights
+from common.messages.packed_weights import PackedWeights
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 from common.metrics.statistics import Statistics
 from common.platform.errors import AnswerNotAdmitted
@@ -151,6 +152,8 @@ def norm(weights: Weights) -> float:
     infinity, which `isfinite` would take 40 times as long for. Values whose squares overflow
     count as infinite; no training step is that long.
     """
+    if isinstance(weights, PackedWeights):
+        return weights.norm
     flat = (value.reshape(-1) for value in weights.values())
     return math.sqrt(sum(float(torch.dot(values, values)) for values in flat))
 
@@ -159,14 +162,18 @@ def _check_tensors(found: Weights, expected: Weights, fault: Fault) -> None:
     if found.keys() != expected.keys():
         odd = sorted(found.keys() ^ expected.keys())
         raise FaultyAnswer(fault, f"missing or not asked for: {', '.join(odd[:5])}")
-    for name, tensor in expected.items():
-        one = found[name]
-        if one.shape != tensor.shape or one.dtype != tensor.dtype:
-            raise FaultyAnswer(
-                fault,
-                f"{name} is {one.dtype} {tuple(one.shape)}, "
-                f"expected {tensor.dtype} {tuple(tensor.shape)}",
-            )
+    forms = _forms(found)
+    for name, (dtype, shape) in _forms(expected).items():
+        if forms[name] != (dtype, shape):
+            one, own = forms[name]
+            raise FaultyAnswer(fault, f"{name} is {one} {own}, expected {dtype} {shape}")
+
+
+def _forms(weights: Weights) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """Return type and shape of each tensor; packed ones are float32 and stay packed."""
+    if isinstance(weights, PackedWeights):
+        return {name: (torch.float32, shape) for name, shape in weights.shapes.items()}
+    return {name: (value.dtype, tuple(value.shape)) for name, value in weights.items()}
 
 
 def _check_spend_of_counts(

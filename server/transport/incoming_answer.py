@@ -1,7 +1,7 @@
 """An answer on its way: its objects on disk as they come.
 
-A slow site keeps nobody waiting, and an update is turned from frames into tensors one frame at
-a time: the coordinator holds it in memory once.
+A slow site keeps nobody waiting. Of an update no more than a tensor is in memory: its frames lie
+here, under a second name of the service's own files, until the round is saved.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.messages.flower_messages import open_objects
 from common.messages.signed_envelope import unseal
 from common.messages.signing_key import verify
 from common.messages.transfer_progress import Transfer
-from common.messages.wire import Answer, Message
+from common.messages.wire import Answer, Message, SiteUpdate
 from common.platform.errors import AnswerNotAdmitted
 from server.rounds.late_answers import awake
 from server.rounds.non_admission_reasons import Fault
@@ -52,15 +52,14 @@ class Arriving:
             path = self.folder / name
             if path.exists():
                 continue
-            content = runtime.fetch(name)
-            if content is None:
+            size = runtime.fetch(name, path)
+            if size is None:
                 return False
-            self.received += len(content)
+            self.received += size
             self.heard = awake()
             if self.received > self.largest:
                 message = f"{self.received} bytes came, expected at most {self.largest}"
                 raise AnswerTooLarge(message)
-            path.write_bytes(content)
         return True
 
     @property
@@ -76,25 +75,30 @@ class Arriving:
         return awake() - self.heard > _STILL_SECONDS
 
     def opened(self) -> Answer | NotAdmitted:
-        """Return the answer, or why it is none, and throw away what lies here of it.
+        """Return the answer, or why it is none; of an update the tensors stay here, until `close`.
 
         The SuperLink keeps it until `close`: a run that goes on from its last saved round asks for
         it again, and the site need not send it again.
         """
+        answer: Answer | NotAdmitted
         try:
-            return self.open()
+            answer = self.open()
         except NotSigned as error:
-            return not_admitted(self.site, Fault.NOT_SIGNED, str(error))
+            answer = not_admitted(self.site, Fault.NOT_SIGNED, str(error))
         except AnswerNotAdmitted as error:
-            return not_admitted(self.site, Fault.UNREADABLE, str(error))
-        finally:
+            answer = not_admitted(self.site, Fault.UNREADABLE, str(error))
+        if not isinstance(answer, SiteUpdate):
             shutil.rmtree(self.folder, ignore_errors=True)
+        return answer
 
     def open(self) -> Answer:
-        """Return the answer; AnswerNotAdmitted unless it is one, signed by this very site."""
+        """Return the answer; AnswerNotAdmitted unless it is one, signed by this very site.
+
+        All frames are read once; after that each tensor is read when it is needed.
+        """
         opened = open_objects(self._read, self.arrival.name)
         hashing = _Hashing(opened.header)
-        message = unseal(opened.header, hashing.of(opened.frames()))
+        message = unseal(opened.header, hashing.of(opened.frames()), opened.frame)
         if not verify(self.public_key, hashing.digest(), opened.signature):
             raise NotSigned("the signature does not fit the site's key")
         if not _is_answer(message) or message.site != self.site:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
@@ -50,11 +51,13 @@ from common.messages.flower_messages import object_ids, record_of, with_receipt
 from common.messages.pull_headers import (
     ANSWER_SECONDS_HEADER,
     FETCHED_HEADER,
+    FILE_MARK,
     LARGEST_ANSWER_HEADER,
     WAIT_HEADER,
     read_fetched,
 )
 from common.messages.signed_envelope import Envelope
+from common.platform.durable_files import link_or_copy
 from common.platform.errors import AnswerNotAdmitted, LinkDown, RunFailed, RunGone
 from common.platform.freed_memory import collect_after
 
@@ -229,8 +232,11 @@ class Runtime:
             for message, tree in pairs
         ]
 
-    def fetch(self, name: str) -> bytes | None:
-        """Return an object, None while it is on its way, RunGone when it will never come."""
+    def fetch(self, name: str, to: Path) -> int | None:
+        """Put an object at `to`; return its bytes, None while it is on its way.
+
+        RunGone when it will never come.
+        """
         request = PullObjectRequest(node=_NODE, run_id=self.run_id, object_id=name)
         response = self._call(self._client.PullObject, request)
         if not response.object_found:
@@ -239,9 +245,15 @@ class Runtime:
         if not response.object_available:
             return None
         content = bytes(response.object_content)
-        del response
-        collect_after(len(content))
-        return content
+        if not content.startswith(FILE_MARK):
+            to.write_bytes(content)
+            return len(content)
+        try:
+            link_or_copy(Path(os.fsdecode(content[len(FILE_MARK) :])), to)
+        except FileNotFoundError as error:
+            message = f"Object {name[:12]} of an answer is gone: {error}."
+            raise RunGone(message) from error
+        return to.stat().st_size
 
     def confirm(self, name: str) -> None:
         """Say that all of an answer is here, so that the SuperLink can forget it."""

@@ -50,6 +50,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from common.messages.pull_headers import FETCHED_HEADER
 from common.platform.logs import log
 from server.http.asgi import answer, body_or_refused, header
+from server.service.calls.object_files import told_by_file
 from server.service.calls.object_news import ObjectNews
 from server.service.calls.replies import Replies
 from server.service.calls.transfers import Transfers
@@ -176,11 +177,15 @@ def runtime_calls(state: LinkState, transfers: Transfers, replies: Replies) -> d
             replies.taken(message.metadata.reply_to_message_id)
         return found
 
+    def pull_object(asked: Any, state: LinkState, task: Any) -> Message:  # noqa: ANN401 - as the table says
+        with told_by_file():
+            return runtime_handlers.pull_object(asked, state, task)
+
     return {
         RUNTIME_PULL: of(PullAppMessagesRequest, pull),
         RUNTIME_PUSH: of(PushAppMessagesRequest, runtime_handlers.push_messages),
         RUNTIME_PUSH_OBJECT: of(PushObjectRequest, runtime_handlers.push_object),
-        RUNTIME_PULL_OBJECT: of(PullObjectRequest, runtime_handlers.pull_object),
+        RUNTIME_PULL_OBJECT: of(PullObjectRequest, pull_object),
         "/v1/runtime/get-nodes": replace(
             of(GetNodesRequest, runtime_handlers.get_nodes),
             header=(FETCHED_HEADER, transfers.header),

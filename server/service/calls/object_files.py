@@ -27,17 +27,30 @@ from flwr.supercore.utils import uint64_to_int64
 from sqlalchemy import delete, event, func, select, update
 from sqlalchemy.orm import Session
 
+from common.messages.pull_headers import FILE_MARK
 from common.platform.logs import log
 
 #: Smaller objects cost less in a row than as a file with its fsync.
 SMALLEST_FILE = 64 * 1024
 #: What a row has in place of the content: no object's content begins so.
-_MARK = b"\0file:"
+_MARK = FILE_MARK
 _NAME_BYTES = len(_MARK) + 81
 #: SQLite's least number of parameters of a statement, and to spare.
 _MOST_PARAMETERS = 900
 #: What this thread has written for the object that it is about to put: file by object.
 _staged: ContextVar[dict[str, str] | None] = ContextVar("staged", default=None)
+#: Whether this thread's caller reads files itself.
+_by_file: ContextVar[bool] = ContextVar("by_file", default=False)
+
+
+@contextlib.contextmanager
+def told_by_file() -> Iterator[None]:
+    """Have `get` in the block return FILE_MARK and the path of a large object's file."""
+    token = _by_file.set(True)
+    try:
+        yield
+    finally:
+        _by_file.reset(token)
 
 
 class ObjectFiles(SqlObjectStore):
@@ -108,12 +121,19 @@ class ObjectFiles(SqlObjectStore):
                 raise NoObjectInStoreError(message)
 
     def get(self, object_id: str) -> bytes | None:
-        """Return an object's content, b"" while it is on its way, None for an unknown one."""
+        """Return an object's content, b"" while it is on its way, None for an unknown one.
+
+        In a block of `told_by_file` a large one's content is its mark and path.
+        """
         content = super().get(object_id)
         if content is None or not content.startswith(_MARK):
             return content
+        path = self._folder / content[len(_MARK) :].decode()
         try:
-            return (self._folder / content[len(_MARK) :].decode()).read_bytes()
+            if _by_file.get():
+                path.stat()
+                return _MARK + os.fsencode(path.absolute())
+            return path.read_bytes()
         except FileNotFoundError:
             pass
         with self.session() as session:
