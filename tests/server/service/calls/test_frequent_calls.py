@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest, PushM
 from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedRequest,
     PullObjectRequest,
+    PullObjectResponse,
     PushObjectRequest,
     PushObjectResponse,
 )
@@ -46,6 +48,7 @@ from flwr.superlink.servicer.runtime import runtime_handlers
 from google.protobuf.message import Message
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from common.messages.pull_headers import FILE_MARK
 from common.messages.signing_key import new_private_key, public_text
 from server.service.calls.frequent_calls import (
     FrequentCalls,
@@ -143,6 +146,12 @@ class Told:
             for passing in ("pending_at", "starting_at", "running_at"):
                 answered.run.ClearField(passing)
             content = answered.SerializeToString()
+        if path == "/v1/runtime/pull-object" and found.status_code == 200:
+            pulled = PullObjectResponse.FromString(content)
+            if pulled.object_content.startswith(FILE_MARK):  # a run reads the file itself
+                file = Path(os.fsdecode(pulled.object_content[len(FILE_MARK) :]))
+                pulled.object_content = file.read_bytes()
+                content = pulled.SerializeToString()
         self.said.append((name, found.status_code, content))
         return found
 
