@@ -59,6 +59,19 @@ def add_scaled(base: Weights, change: Weights, scale: float = 1.0) -> dict[str, 
     }
 
 
+def step_onto(change: Mapping[str, Tensor], base: Weights, scale: float = 1.0) -> dict[str, Tensor]:
+    """Return base + scale x change in the memory of `change`, to the bits of `add_scaled`.
+
+    For whoever made `change` and needs it no more: a model less in memory.
+    """
+    return {
+        name: torch.add(value, change[name], alpha=scale, out=change[name])
+        if name in change
+        else value
+        for name, value in base.items()
+    }
+
+
 def zeros_like(weights: Weights) -> dict[str, Tensor]:
     """Return zeros of the same names and shapes."""
     return {name: torch.zeros_like(value) for name, value in weights.items()}

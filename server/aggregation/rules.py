@@ -1,8 +1,9 @@
 """Aggregation rules: from the sites' updates to the next weights.
 
-The mean holds one accumulator and one update: with 32 sites of 11M parameters that is two
-models in memory, not 32. Median, trimmed mean and Krum compare sites with each other and
-so must hold every update; the configuration that asks for them says so.
+The mean holds one accumulator, in which the next weights are made, and one tensor of an update:
+with 32 sites of 11M parameters that is one model beside the weights, not 32. Median, trimmed mean
+and Krum compare sites with each other and so must hold every update; the configuration that asks
+for them says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from common.algorithms.scaffold import next_server_control
 from common.config.run_config import Aggregation
-from common.data.weights import Weights, zeros_like
+from common.data.weights import Weights, step_onto, zeros_like
 from common.extensions.loading import Pins
 from common.messages.wire import SiteUpdate
 from server.aggregation.robust import combine_robustly
@@ -29,7 +30,7 @@ ServerState = Mapping[str, Tensor]
 class Gathering:
     """One round's updates while they arrive; made by `begin`, closed by `finish`."""
 
-    total: dict[str, Tensor]  # weighted sum of deltas (mean), untouched otherwise
+    total: dict[str, Tensor]  # weighted sum of deltas (mean), empty before the first
     control: dict[str, Tensor]  # sum of control deltas (SCAFFOLD)
     held: list[SiteUpdate]  # every update, only for rules that compare sites
     weight: float = 0.0
@@ -79,17 +80,10 @@ def _mean(config: Aggregation, sites: int) -> Aggregator:
 
     def begin(weights: Weights) -> Gathering:
         control = zeros_like(weights) if scaffold else {}
-        return Gathering(total=zeros_like(weights), control=control, held=[])
+        return Gathering(total={}, control=control, held=[])
 
     def add(gathering: Gathering, update: SiteUpdate) -> None:
-        weight = sum(weight_of(config, site) for site in update.sites or (update.site,))
-        for name, total in gathering.total.items():
-            total.add_(update.delta[name], alpha=weight)
-        if update.control_delta is not None:
-            for name, total in gathering.control.items():
-                total.add_(update.control_delta[name])
-        gathering.weight += weight
-        gathering.sites += 1
+        _add_up(config, gathering, update)
 
     def finish(
         gathering: Gathering, weights: Weights, state: ServerState, round_number: int
@@ -97,7 +91,7 @@ def _mean(config: Aggregation, sites: int) -> Aggregator:
         del round_number
         for total in gathering.total.values():
             total.div_(gathering.weight)
-        after, moments = step_server(config.server, weights, gathering.total, state)
+        after, moments = _stepped(config, weights, gathering.total, state)
         if not scaffold:
             return after, moments
         mean_change = {n: v / gathering.sites for n, v in gathering.control.items()}
@@ -105,6 +99,28 @@ def _mean(config: Aggregation, sites: int) -> Aggregator:
         return after, moments | {f"control/{n}": v for n, v in control.items()}
 
     return Aggregator(init=init, begin=begin, add=add, finish=finish)
+
+
+def _add_up(config: Aggregation, gathering: Gathering, update: SiteUpdate) -> None:
+    weight = sum(weight_of(config, site) for site in update.sites or (update.site,))
+    for name, delta in update.delta.items():
+        if name not in gathering.total:  # not before: the request is packed meanwhile
+            gathering.total[name] = torch.zeros_like(delta)
+        gathering.total[name].add_(delta, alpha=weight)
+    if update.control_delta is not None:
+        for name, total in gathering.control.items():
+            total.add_(update.control_delta[name])
+    gathering.weight += weight
+    gathering.sites += 1
+
+
+def _stepped(
+    config: Aggregation, weights: Weights, change: dict[str, Tensor], state: ServerState
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what `step_server` returns; the plain step is taken where the mean lies."""
+    if config.server.kind == "sgd":
+        return step_onto(change, weights, config.server.learning_rate), {}
+    return step_server(config.server, weights, change, state)
 
 
 def control_of(state: ServerState) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from common.data.weights import load_weights, safetensors_parts, save_weights
+from common.data.weights import add_scaled, load_weights, safetensors_parts, save_weights, step_onto
 
 
 @pytest.mark.parametrize("metadata", [{}, {"run": "abc"}])
@@ -43,3 +43,17 @@ def test_tensors_that_do_not_lie_in_one_piece_are_saved_as_they_are_read(tmp_pat
     turned = torch.arange(6.0).reshape(2, 3).T
     save_weights(tmp_path / "w", {"turned": turned})
     assert torch.equal(load_weights(tmp_path / "w")["turned"], turned)
+
+
+def test_a_step_in_the_memory_of_the_change_has_the_bits_of_one_beside_it() -> None:
+    draw = torch.Generator().manual_seed(0)
+    base = {name: torch.randn(5, 7, generator=draw) for name in ("a", "b", "c")}
+    change = {name: torch.randn(5, 7, generator=draw) for name in ("a", "c")}
+    memory = {name: value.data_ptr() for name, value in change.items()}
+    before = {name: value.clone() for name, value in base.items()}
+    expected = add_scaled(base, change, 0.3)
+    found = step_onto(change, base, 0.3)
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in base)
+    assert {name: found[name].data_ptr() for name in change} == memory
+    assert all(torch.equal(base[name], before[name]) for name in base)
