@@ -32,9 +32,8 @@ from common.platform.logs import log
 
 #: Smaller objects cost less in a row than as a file with its fsync.
 SMALLEST_FILE = 64 * 1024
-#: What a row has in place of the content: no object's content begins so.
-_MARK = FILE_MARK
-_NAME_BYTES = len(_MARK) + 81
+#: Of what a row has in place of the content.
+_NAME_BYTES = len(FILE_MARK) + 81
 #: SQLite's least number of parameters of a statement, and to spare.
 _MOST_PARAMETERS = 900
 #: What this thread has written for the object that it is about to put: file by object.
@@ -66,7 +65,7 @@ class ObjectFiles(SqlObjectStore):
         with self.session() as session:
             in_files = select(StoredObject.object_id, StoredObject.content).where(
                 StoredObject.is_available == 1,
-                func.substr(StoredObject.content, 1, len(_MARK)) == _MARK,
+                func.substr(StoredObject.content, 1, len(FILE_MARK)) == FILE_MARK,
             )
             named = {
                 file: str(name)
@@ -110,7 +109,7 @@ class ObjectFiles(SqlObjectStore):
             taken = session.scalar(
                 update(StoredObject)
                 .where(StoredObject.object_id == object_id, StoredObject.is_available == 0)
-                .values(content=_MARK + name.encode(), is_available=1)
+                .values(content=FILE_MARK + name.encode(), is_available=1)
                 .returning(StoredObject.object_id)
             )
             if taken is not None:
@@ -126,13 +125,13 @@ class ObjectFiles(SqlObjectStore):
         In a block of `told_by_file` a large one's content is its mark and path.
         """
         content = super().get(object_id)
-        if content is None or not content.startswith(_MARK):
+        if content is None or not content.startswith(FILE_MARK):
             return content
-        path = self._folder / content[len(_MARK) :].decode()
+        path = self._folder / content[len(FILE_MARK) :].decode()
         try:
             if _by_file.get():
                 path.stat()
-                return _MARK + os.fsencode(path.absolute())
+                return FILE_MARK + os.fsencode(path.absolute())
             return path.read_bytes()
         except FileNotFoundError:
             pass
@@ -249,9 +248,9 @@ def _refer_less(session: Session, children: Counter[str]) -> None:
 
 def _files_of(beginnings: Iterable[bytes | None]) -> list[str]:
     return [
-        begun[len(_MARK) :].decode("ascii")
+        begun[len(FILE_MARK) :].decode("ascii")
         for begun in beginnings
-        if begun is not None and begun.startswith(_MARK)
+        if begun is not None and begun.startswith(FILE_MARK)
     ]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulations.engines.test_flower_ray import SAME_NICENESS
+
 ROOT = Path(__file__).parents[3]
-#: Ray gives its processes the niceness 15: beside three other tests they would get no time.
-SAME_NICENESS = {"RAY_worker_niceness": "0"}
 CONFIG = """
 name: tiny
 task: {kind: diagnosis, type: binary, target: malignant}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +11,15 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_utils import UnexpectedObjectContentError
 from flwr.supercore.object_store.object_store import NoObjectInStoreError
 from flwr.supercore.object_store.sql_object_store import SqlObjectStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from server.service.calls.object_files import SMALLEST_FILE, ObjectFiles
+from common.messages.pull_headers import FILE_MARK
+from server.service.calls.object_files import SMALLEST_FILE, ObjectFiles, told_by_file
 from server.service.superlink import SuperLink
 
 RUN = 5
@@ -69,6 +72,22 @@ def test_large_contents_are_files_and_small_ones_rows(store: ObjectFiles, folder
     with store.session() as session:
         most = session.scalar(text("SELECT max(length(content)) FROM objects"))
     assert most < SMALLEST_FILE
+
+
+@pytest.mark.parametrize("padding", [0, SMALLEST_FILE])
+def test_no_site_can_name_a_file_of_the_coordinator_by_an_object(
+    store: ObjectFiles, tmp_path: Path, padding: int
+) -> None:
+    """Its content would have to begin with the mark, and no object's may."""
+    secret = tmp_path / "secret"
+    secret.write_text("of the coordinator")
+    content = FILE_MARK + os.fsencode(secret) + bytes(padding)
+    name = hashlib.sha256(content).hexdigest()
+    store.preregister(RUN, ObjectTree(object_id=name))
+    with pytest.raises(UnexpectedObjectContentError):
+        store.put(name, content)
+    with told_by_file():
+        assert store.get(name) == b""
 
 
 def test_an_object_that_is_on_its_way_has_no_content_yet(store: ObjectFiles) -> None:
